@@ -1,0 +1,1 @@
+"""Small trained parts of a frozen model, one method a file."""

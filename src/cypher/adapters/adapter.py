@@ -1,0 +1,66 @@
+"""What every adapter method answers: attach, detach, merge, and which parameters are its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import nn
+
+from cypher.errors import ConfigError
+from cypher.layers.linear import Linear
+from cypher.models.model import Model
+
+# The places a method may plug into; whatever is attached lives in one of these dictionaries under its name.
+PLACES = ("deltas", "plugs")
+
+
+class Adapter(ABC):
+    """A method that trains a small part while the model stays frozen."""
+
+    @abstractmethod
+    def attach(self, model: Model, name: str) -> None:
+        """Plug the method's modules into the model's sites under ``name``."""
+
+    @staticmethod
+    def detach(model: Model, name: str) -> None:
+        """Unplug everything called ``name``; the model is what it was before."""
+        for path, module in list(model.named_modules()):
+            if isinstance(module, nn.ModuleDict) and path.rsplit(".", 1)[-1] in PLACES and name in module:
+                del module[name]
+
+    @staticmethod
+    def parameters_of(model: Model, name: str) -> dict[str, nn.Parameter]:
+        """The parameters attached as ``name``, by their path in the model."""
+        return {
+            path: parameter
+            for path, parameter in model.named_parameters()
+            if any(f".{place}.{name}." in f".{path}" for place in PLACES)
+        }
+
+    @staticmethod
+    def merge(model: Model) -> None:
+        """Fold all attached deltas into the weights: the same function at no extra cost."""
+        for module in model.modules():
+            if isinstance(module, Linear):
+                module.merge()
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot be part of a parameter's path.
+
+    Raises:
+        ConfigError: It is empty, has a dot, or is a word that torch's modules use themselves.
+    """
+    if not name or "." in name or hasattr(nn.ModuleDict(), name):
+        raise ConfigError(
+            f"adapter name {name!r}",
+            needed="a name without dots that is no attribute of a torch module (train, half, type, …)",
+            change="choose another name",
+        )
+
+
+def freeze_all_but(model: Model, name: str) -> None:
+    """Leave only the parameters attached as ``name`` to be trained."""
+    own = Adapter.parameters_of(model, name)
+    for path, parameter in model.named_parameters():
+        parameter.requires_grad_(path in own)

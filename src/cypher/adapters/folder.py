@@ -1,0 +1,94 @@
+"""Adapters on disk: ``adapter_config.json`` and ``adapter.safetensors`` in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cypher.adapters.adapter import Adapter
+from cypher.adapters.lora import Lora
+from cypher.config import AdapterConfig
+from cypher.errors import ModelError
+from cypher.hub.weights import read_safetensors, write_safetensors
+from cypher.models.model import Model
+
+
+def save_adapter(
+    folder: Path,
+    model: Model,
+    name: str,
+    *,
+    config: AdapterConfig,
+    model_name: str,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write what is attached as ``name``.
+
+    Args:
+        folder: Made if it is absent.
+        model: Holds the adapter.
+        name: It is attached under; the file calls its tensors by their path with this name.
+        config: Of the method.
+        model_name: Model it was trained on, as the catalogue names it.
+        dtype: Of the file; fp16 halves it and keeps three significant digits.
+    """
+    parameters = Adapter.parameters_of(model, name)
+    write_safetensors(folder / "adapter.safetensors", {path: value.to(dtype) for path, value in parameters.items()})
+    about = {
+        "name": name,
+        "model_name": model_name,
+        "hidden_size": model.width,
+        "config": config.model_dump(mode="json"),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def load_adapter(folder: Path, model: Model) -> str:
+    """Attach a saved adapter.
+
+    Returns:
+        The name it is attached under.
+
+    Raises:
+        ModelError: The folder holds no adapter, or one for a model of another shape.
+    """
+    about = read_json(folder / "adapter_config.json")
+    config = AdapterConfig.model_validate(about["config"])
+    name = str(about["name"])
+    if about["hidden_size"] != model.width:
+        raise ModelError(
+            f"{folder} is for width {about['hidden_size']} ({about['model_name']})",
+            needed=f"an adapter for width {model.width}",
+        )
+    saved = read_safetensors(folder / "adapter.safetensors")
+    Lora(config).attach(model, name)
+    parameters = Adapter.parameters_of(model, name)
+    different = sorted(
+        {path for path, value in parameters.items() if path not in saved or saved[path].shape != value.shape}
+        | (set(saved) - set(parameters))
+    )
+    if different:
+        Adapter.detach(model, name)
+        raise ModelError(f"{folder}: {different[0]} does not fit the model", needed=f"a {about['model_name']}")
+    with torch.no_grad():
+        for path, value in parameters.items():
+            value.copy_(saved[path])
+    return name
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ModelError: The file is missing or is none.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error})", needed="the folder of a saved adapter") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} is not a JSON object", needed="the folder of a saved adapter")
+    return values

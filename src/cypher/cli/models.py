@@ -1,0 +1,146 @@
+"""``cypher models``: list, fetch, info, export, matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cypher.cli.console import JsonOption, bytes_progress, note, print_json, print_table
+from cypher.errors import ModelError
+
+app = typer.Typer(no_args_is_help=True, help="List, fetch and export models; see what combines with what.")
+
+Name = Annotated[str, typer.Argument(help="A name of the list, a folder, or owner/name on the hub.")]
+
+
+@app.command("list", epilog="Example: cypher models list --json")
+def list_models(json: JsonOption = False) -> None:
+    """List the models known by name and whether they are on this machine."""
+    from cypher.hub import cache_folder, models
+    from cypher.hub.fetch import cached
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": entry.name,
+            "architecture": entry.architecture,
+            "format": entry.format,
+            "bytes": entry.size,
+            "licence": entry.licence,
+            "path": cached(entry),
+            "description": entry.description,
+        }
+        for entry in models().values()
+    ]
+    if json:
+        print_json({"models": rows, "cache": cache_folder()})
+        return
+    print_table(
+        ("name", "architecture", "size", "licence", "here", "description"),
+        [
+            (
+                row["name"],
+                row["architecture"],
+                _megabytes(row["bytes"]),
+                row["licence"],
+                "yes" if row["path"] else "no",
+                row["description"],
+            )
+            for row in rows
+        ],
+    )
+
+
+@app.command(epilog="Example: cypher models fetch minilm")
+def fetch(name: Name, json: JsonOption = False) -> None:
+    """Fetch a model into the cache, check it, and print where it is."""
+    from cypher.hub import resolve
+
+    with bytes_progress() as progress:
+        path = resolve(name, progress=progress)
+    if json:
+        print_json({"name": name, "path": path, "bytes": _bytes_of(path)})
+    else:
+        print(path)
+
+
+@app.command(epilog="Example: cypher models info minilm")
+def info(name: Name, json: JsonOption = False) -> None:
+    """Show what a model is, where it comes from, its licence and its files; fetches nothing."""
+    facts = _facts(name)
+    if json:
+        print_json(facts)
+        return
+    print_table(("fact", "value"), [(key, value) for key, value in facts.items() if key not in {"files", "sources"}])
+    print()
+    print_table(("file", "size", "sha256"), [(f["path"], f["size"], f.get("sha256", "")) for f in facts["files"]])
+
+
+@app.command(epilog="Example: cypher models export minilm ./minilm-for-transformers")
+def export(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    json: JsonOption = False,
+) -> None:
+    """Write a folder that transformers loads: config.json, model.safetensors and the tokenizer's files."""
+    from cypher.hub import resolve
+    from cypher.models.load import export_model, load_model
+
+    with bytes_progress() as progress:
+        path = resolve(name, progress=progress)
+    if path.suffix == ".gguf":
+        raise ModelError(f"{name} is a GGUF file", needed="a safetensors model", change="choose another to export")
+    loaded = load_model(str(path))
+    export_model(loaded, folder)
+    if json:
+        print_json({"name": name, "path": folder.absolute(), "bytes": _bytes_of(folder)})
+    else:
+        note(f"load it with transformers.AutoModel.from_pretrained({str(folder)!r})")
+        print(folder)
+
+
+@app.command(epilog="Example: cypher models matrix")
+def matrix(json: JsonOption = False) -> None:
+    """Show which architecture, adapter and task combine, and why the others do not."""
+    from cypher.config import matrix as combinations
+
+    rows = combinations()
+    if json:
+        print_json({"matrix": rows})
+        return
+    columns = ("model", "adapter", "task", "works", "reason")
+    cells = [(r["model"], r["adapter"], r["task"], "yes" if r["ok"] else "no", r["reason"]) for r in rows]
+    print_table(columns, cells)
+
+
+def _facts(name: str) -> dict[str, Any]:
+    """Of the catalogue for its names, else of the files found."""
+    from cypher.hub import models, resolve
+    from cypher.hub.fetch import cached
+
+    if name in models():
+        entry = models()[name]
+        facts = entry.model_dump(mode="json")
+        return {
+            **facts,
+            "path": cached(entry),
+            "bytes": entry.size,
+            "sources": [str(s) for s in entry.sources],
+        }
+    path = resolve(name, offline=True)
+    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    files = [
+        {"path": file.relative_to(path.parent if path.is_file() else path), "size": file.stat().st_size}
+        for file in found
+    ]
+    return {"name": name, "path": path, "bytes": _bytes_of(path), "files": files}
+
+
+def _bytes_of(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,108 @@
+"""The recipe: one TOML file that a run can be repeated from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from cypher.config.adapter import AdapterConfig
+from cypher.config.data import DataConfig
+from cypher.config.model import ModelConfig
+from cypher.config.precision import PrecisionConfig
+from cypher.config.section import Section, parse
+from cypher.config.task import TaskConfig
+from cypher.config.train import TrainConfig
+from cypher.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Recipe(Section):
+    """Everything a run depends on.
+
+    Example:
+        >>> recipe = Recipe.from_toml('data = { train = ["squadshifts/new_wiki"] }', overrides=["train.epochs=1"])
+        >>> recipe.train.epochs, recipe.model.name
+        (1, 'minilm')
+    """
+
+    name: str = Field(default="run", pattern=r"^[\w.-]+$")
+    """Its folder under ``runs/``."""
+    model: ModelConfig = ModelConfig()
+    adapter: AdapterConfig | None = None
+    """Absent: every weight of the model is trained."""
+    precision: PrecisionConfig = PrecisionConfig()
+    task: TaskConfig = TaskConfig()
+    data: DataConfig
+    train: TrainConfig = TrainConfig()
+
+    @classmethod
+    def load(cls, path: Path | str, *, overrides: Sequence[str] = ()) -> Recipe:
+        """Read a recipe file.
+
+        Args:
+            path: The TOML file; its stem is the run's name unless the file says otherwise.
+            overrides: ``section.key=value`` each, the value in TOML (bare words are taken as strings).
+
+        Raises:
+            ConfigError: The file is missing or not TOML, a key is unknown, or a value cannot work.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"recipe {path} cannot be read ({error})", change="give the path of a TOML file"
+            ) from None
+        return cls.from_toml(text, overrides=overrides, where=str(path), name=path.stem)
+
+    @classmethod
+    def from_toml(
+        cls, text: str, *, overrides: Sequence[str] = (), where: str = "recipe", name: str | None = None
+    ) -> Recipe:
+        """Read a recipe from TOML text; arguments and errors as in :meth:`load`."""
+        try:
+            values: dict[str, Any] = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{where} is not TOML ({error})", change="mend that line") from None
+        if name is not None:
+            values.setdefault("name", name)
+        for override in overrides:
+            _apply(values, override)
+        recipe: Recipe = parse(cls, values, where=where)
+        return recipe
+
+    def to_toml(self) -> str:
+        """The resolved recipe, defaults included; ``Recipe.from_toml`` gives an equal one back."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in tables]
+        for key, table in tables.items():
+            lines += ["", f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
+        return "\n".join(lines) + "\n"
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one ``section.key=value`` in plain values."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {override!r}", needed="section.key=value", change="for example --set train.epochs=2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    table = values
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override!r}: {part} is a value, not a table", change="give section.key=value")
+    table[parts[-1]] = value

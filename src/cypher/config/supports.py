@@ -1,0 +1,60 @@
+"""What combines with what: the one function that validation, tests, docs and ``cypher models matrix`` ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ARCHITECTURES = ("bert",)
+ADAPTERS = ("none", "lora")
+TASKS = ("extract_span", "embed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Support:
+    """Whether a combination works; truthy when it does.
+
+    Args:
+        ok: It works.
+        reason: Why not; empty when it works.
+    """
+
+    ok: bool
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+def supports(*, model: str, adapter: str = "none", task: str = "extract_span") -> Support:
+    """Say whether an architecture, an adapter method and a task train together.
+
+    Args:
+        model: Architecture, one of ``ARCHITECTURES``.
+        adapter: Method, one of ``ADAPTERS``.
+        task: Kind, one of ``TASKS``.
+
+    Example:
+        >>> supports(model="bert", adapter="lora", task="extract_span").ok
+        True
+    """
+    for given, known, what in (
+        (model, ARCHITECTURES, "architecture"),
+        (adapter, ADAPTERS, "adapter"),
+        (task, TASKS, "task"),
+    ):
+        if given not in known:
+            return Support(ok=False, reason=f"no {what} is called {given}; there are {', '.join(known)}")
+    if task == "embed":
+        return Support(ok=False, reason="embed has no training objective: it reads vectors out of trained weights")
+    return Support(ok=True)
+
+
+def matrix() -> list[dict[str, str | bool]]:
+    """One row a combination: ``model, adapter, task, ok, reason``."""
+    return [
+        {"model": model, "adapter": adapter, "task": task, "ok": support.ok, "reason": support.reason}
+        for model in ARCHITECTURES
+        for adapter in ADAPTERS
+        for task in TASKS
+        for support in [supports(model=model, adapter=adapter, task=task)]
+    ]

@@ -1,0 +1,170 @@
+"""A data set's name to its files: the folder named by ``CYPHER_DATA``, the cache, the source repository."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+from cypher.data.catalogue import DataEntry, DataFile, data_sets, find
+from cypher.errors import DataError
+from cypher.hub.cache import cache_folder, is_offline, one_writer, writing
+
+_ANSWER_SECONDS = 20
+
+
+def locate(name: str | os.PathLike[str], *, training: bool = False, offline: bool | None = None) -> Path:
+    """The files of a data set, downloaded from its source repository if they are nowhere on this machine.
+
+    Looked for in this order: an existing file or folder of that path; the folder named by ``CYPHER_DATA``;
+    the cache; the source repository at the catalogue's commit. Each catalogued file is checked by sha256,
+    plain or gzipped.
+
+    Args:
+        name: A name of the catalogue, or the path of a file in the same format.
+        training: Whether it will be trained on; sets kept for evaluation are then refused.
+        offline: ``True`` never touches the network; ``None`` asks ``CYPHER_OFFLINE`` and ``HF_HUB_OFFLINE``.
+
+    Returns:
+        The file, possibly ``.gz``; for a set of several files, their folder.
+
+    Raises:
+        DataError: Unknown name, evaluation only, a file with another checksum, or no way to download.
+
+    Example:
+        >>> locate("squadshifts/new_wiki").name  # doctest: +SKIP
+        'new_wiki_v1.0.json.gz'
+    """
+    given = os.fspath(name)
+    path = Path(given).expanduser()
+    if given not in data_sets() and path.exists():
+        return path.absolute()
+    return locate_entry(find(given), training=training, offline=offline)
+
+
+def locate_entry(entry: DataEntry, *, training: bool = False, offline: bool | None = None) -> Path:
+    """As :func:`locate`, for a row of the catalogue."""
+    if training and not entry.trainable:
+        raise DataError(
+            f"{entry.name} is kept for evaluation",
+            needed="data that may be trained on",
+            change="choose one that `cypher data list` marks as trainable",
+        )
+    found = present(entry)
+    if found is not None:
+        return found
+    if is_offline(offline):
+        raise DataError(
+            f"{entry.name} is neither under CYPHER_DATA nor in the cache, and the network is off",
+            change=f"run `cypher data fetch {entry.name}` once with the network on, "
+            f"or name a folder that has {entry.files[0].path} by CYPHER_DATA",
+        )
+    folder = _cached()
+    lock = folder / entry.name.replace("/", "-")
+    with writing(folder, kind=DataError), one_writer(lock):
+        for file in entry.files:
+            if _find(folder, file) is None:
+                _put(folder / file.path, _fetch(entry, file))
+    found = present(entry)
+    assert found is not None, "every file was just written"
+    return found
+
+
+def present(entry: DataEntry) -> Path | None:
+    """Where the set already is, or ``None``; no network.
+
+    Raises:
+        DataError: A file under ``CYPHER_DATA`` has another checksum: someone else's copy is not overwritten.
+    """
+    named = os.environ.get("CYPHER_DATA")
+    for folder in (*((Path(named).expanduser(),) if named else ()), _cached()):
+        found = [_find(folder, file) for file in entry.files]
+        places = [place for place in found if place is not None]
+        if len(places) == len(entry.files):
+            return places[0].absolute() if len(places) == 1 else places[0].parent.absolute()
+    return None
+
+
+def _cached() -> Path:
+    return cache_folder() / "data"
+
+
+def _find(folder: Path, file: DataFile) -> Path | None:
+    """The file in ``folder``, plain or gzipped, when its content is right."""
+    for path in (folder / file.path, folder / f"{file.path}.gz"):
+        if not path.is_file():
+            continue
+        content = _content(path)
+        if _matches(content, file.size, file.sha256):
+            return path
+        if folder != _cached():
+            raise DataError(
+                f"{path} has sha256 {hashlib.sha256(content).hexdigest()[:12]}…",
+                needed=f"{file.sha256[:12]}… ({file.size} bytes uncompressed)",
+                change="put the original there, or remove it so that it is fetched",
+            )
+    return None
+
+
+def _content(path: Path) -> bytes:
+    """The file's bytes, uncompressed; nothing when the gzip is broken, which no checksum matches."""
+    content = path.read_bytes()
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error):
+        return b""
+
+
+def _matches(content: bytes, size: int, sha256: str) -> bool:
+    return len(content) == size and hashlib.sha256(content).hexdigest() == sha256
+
+
+def _fetch(entry: DataEntry, file: DataFile) -> bytes:
+    url = entry.url_of(file)
+    size, sha256 = file.source_size or file.size, file.source_sha256 or file.sha256
+    content = _download(entry, url, size)
+    if not _matches(content, size, sha256):
+        raise DataError(
+            f"{url} gave {len(content)} bytes of sha256 {hashlib.sha256(content).hexdigest()[:12]}…",
+            needed=f"{size} bytes of {sha256[:12]}…",
+            change="try again; a proxy may have answered in its place",
+        )
+    if file.articles:
+        content = _take_articles(content, file.articles)
+        assert _matches(content, file.size, file.sha256), "the articles follow from the checked source"
+    return content
+
+
+def _download(entry: DataEntry, url: str, size: int) -> bytes:
+    assert url.startswith("https://"), "the catalogue allows https only"
+    try:
+        with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310 - https, above
+            content: bytes = answer.read(size + 1)
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise DataError(
+            f"{entry.name} could not be downloaded from {url} ({reason})",
+            change=f"check the network, or name a folder that has {entry.files[0].path} by CYPHER_DATA",
+        ) from error
+    return content
+
+
+def _take_articles(content: bytes, titles: tuple[str, ...]) -> bytes:
+    source = json.loads(content)
+    kept = [article for article in source["data"] if article["title"] in titles]
+    return json.dumps({"version": source["version"], "data": kept}).encode()
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(content)
+    beside.replace(path)

@@ -1,0 +1,52 @@
+"""Every error a person can cause: one line that says what was given, what is needed, what to change.
+
+A programmer's mistake is an ``assert``; a person's is one of these. The command line prints the line and
+ends with ``exit_code``; nothing in the library prints or exits.
+"""
+
+from __future__ import annotations
+
+
+class CypherError(Exception):
+    """Root of all errors meant for a person's eyes.
+
+    Args:
+        given: What was found, with its place (path, key, number).
+        needed: What would have been right, with the numbers.
+        change: What to do about it, with the flag or the command as it is typed.
+
+    Example:
+        >>> str(CypherError("batch_tokens = 0", needed="at least 1 token", change="set train.batch_tokens"))
+        'batch_tokens = 0: needs at least 1 token; set train.batch_tokens'
+    """
+
+    exit_code = 1
+
+    def __init__(self, given: str, *, needed: str | None = None, change: str | None = None) -> None:
+        self.given, self.needed, self.change = given, needed, change
+        line = given if needed is None else f"{given}: needs {needed}"
+        super().__init__(" ".join((line if change is None else f"{line}; {change}").split()))
+
+
+class ConfigError(CypherError):
+    """A recipe, a flag or a combination of them cannot work."""
+
+    exit_code = 2
+
+
+class DataError(CypherError):
+    """A file, a folder or a row is missing, broken or of another format."""
+
+    exit_code = 2
+
+
+class ModelError(CypherError):
+    """Weights, a tokenizer or an adapter cannot be found, fetched or fitted."""
+
+
+class StoreError(CypherError):
+    """A document store is broken, busy or made with another model."""
+
+
+class SandboxError(CypherError):
+    """Untrusted code could not be contained."""

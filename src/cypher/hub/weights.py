@@ -1,0 +1,149 @@
+"""Tensors in and out of safetensors files; other formats of weights can run code and are not read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cypher.errors import ModelError
+from cypher.hub.cache import writing
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file or a model folder, mapped from disk: a page is read when it is first used.
+
+    Args:
+        path: A ``.safetensors`` file, a ``.safetensors.index.json`` that names shards, or a folder with
+            ``model.safetensors`` or its index.
+
+    Returns:
+        Name → tensor on the CPU, with the shape and dtype of the file. Writing to one changes memory only.
+
+    Raises:
+        ModelError: No such file, a broken one, a shard missing, or weights that are a pickle.
+
+    Example:
+        >>> import tempfile, torch
+        >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> write_safetensors(path, {"scale": torch.ones(2)})
+        >>> read_safetensors(path)["scale"]
+        tensor([1., 1.])
+    """
+    path = _weights_file(path)
+    if path.suffix != ".json":
+        return _read_one(path)
+    tensors: dict[str, Tensor] = {}
+    listed = _listed(path)
+    for shard in sorted(set(listed.values())):
+        if Path(shard).name != shard:
+            raise ModelError(f"{path}: shard {shard!r}", needed="a file beside the index")
+        tensors |= _read_one(path.with_name(shard))
+    missing = sorted(listed.keys() - tensors.keys())
+    if missing:
+        raise ModelError(f"{path} lists {len(missing)} tensors that no shard holds, such as {missing[0]!r}")
+    return tensors
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors to ``path``: beside it, flushed to disk, then renamed, so no reader sees half a file.
+
+    Args:
+        path: Where to; its folder is made if absent.
+        tensors: Name → tensor of any device; views and tied tensors are written out in full, each.
+        metadata: Text kept in the file's header.
+
+    Raises:
+        ModelError: The disk is full or the folder cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # The format adds this key so that other readers know whose tensors these are.
+    header = {"format": "pt", **(metadata or {})}
+    with writing(path.parent, otherwise="choose another folder"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.touch()
+            mode = beside.stat().st_mode  # as the person's umask has it; the writer's own is narrower
+            save_file(_own_memory(tensors), beside, metadata=header)
+            beside.chmod(mode)
+            with beside.open("rb") as stream:
+                os.fsync(stream.fileno())
+            beside.replace(path)
+        except SafetensorError as error:
+            raise ModelError(f"{path} could not be written ({error})") from error
+        finally:
+            beside.unlink(missing_ok=True)
+        _flush_folder(path.parent)
+
+
+def _weights_file(path: Path) -> Path:
+    if path.suffix in _PICKLES:
+        raise _pickle_refused(path)
+    if not path.is_dir():
+        return path
+    for name in (WEIGHTS, INDEX):
+        if (path / name).is_file():
+            return path / name
+    pickles = sorted(found for found in path.iterdir() if found.suffix in _PICKLES)
+    if pickles:
+        raise _pickle_refused(pickles[0])
+    raise ModelError(f"{path} has no weights", needed=f"{WEIGHTS} or {INDEX}")
+
+
+def _pickle_refused(path: Path) -> ModelError:
+    return ModelError(
+        f"{path} is a pickle, which can run code when read",
+        needed="safetensors",
+        change="convert it once: safetensors.torch.save_file(torch.load(…, weights_only=True), …)",
+    )
+
+
+def _read_one(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no file {path}", needed="safetensors weights") from error
+    except SafetensorError as error:
+        raise ModelError(f"{path} is broken or cut off ({error})", change="fetch it again") from error
+
+
+def _listed(index: Path) -> dict[str, str]:
+    try:
+        listed = json.loads(index.read_text("utf-8"))["weight_map"]
+        return {str(name): str(shard) for name, shard in listed.items()}
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no file {index}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} is no index of shards", needed="a JSON object with weight_map") from error
+
+
+def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each with memory of its own: the format refuses views and ties."""
+    owned: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        alone = tensor.detach().cpu().contiguous()
+        if alone.data_ptr() in taken or alone.untyped_storage().nbytes() != alone.nbytes:
+            alone = alone.clone()
+        taken.add(alone.data_ptr())
+        owned[name] = alone
+    return owned
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,44 @@
+"""The position-wise feed-forward network (Vaswani et al. 2017, arXiv 1706.03762, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cypher.layers.linear import Linear
+
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda values: F.gelu(values, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class FeedForward(nn.Module):
+    """``down(activation(up(hidden)))``.
+
+    Args:
+        width: Of the hidden states.
+        inner_width: Between the two linear layers.
+        activation: Exact GELU (by erf), its tanh form, ReLU or SiLU.
+    """
+
+    def __init__(self, *, width: int, inner_width: int, activation: Activation = "gelu") -> None:
+        super().__init__()
+        self.up = Linear(width, inner_width)
+        self.activation: Activation = activation
+        self.down = Linear(inner_width, width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(batch, seq, width) -> (batch, seq, width)``."""
+        inner: Tensor = self.up(hidden)
+        if self.up.packed is None or not self.up.packed.activated:
+            inner = ACTIVATIONS[self.activation](inner)
+        update: Tensor = self.down(inner)
+        return update

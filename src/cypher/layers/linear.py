@@ -1,0 +1,81 @@
+"""Linear with deltas: the one brick that low-rank methods plug into."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cypher.layers.kernels import PackedLinear, pack_linear
+
+if TYPE_CHECKING:
+    from cypher.config import InferencePrecision
+
+
+class Delta(nn.Module, ABC):
+    """A trained change of one linear layer's output."""
+
+    @abstractmethod
+    def forward(self, values: Tensor, output: Tensor) -> Tensor:
+        """Change the layer's output.
+
+        Args:
+            values: ``(…, in_features)``, what the layer was given.
+            output: ``(…, out_features)``, what it and the deltas before this one made of it.
+        """
+
+    @abstractmethod
+    def merged(self, weight: Tensor) -> Tensor:
+        """The weight ``(out_features, in_features)`` that does the same without the delta."""
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` whose output the attached ``deltas`` change, in the order they were attached.
+
+    ``weight`` and ``bias`` keep their names whatever is attached, so checkpoints and name maps never depend on it.
+
+    Args:
+        in_features: Width of the input.
+        out_features: Width of the output.
+        bias: Whether a bias is added.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self.deltas = nn.ModuleDict()
+        self.packed: PackedLinear | None = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """``(…, in_features) -> (…, out_features)``."""
+        if self.packed is not None:
+            return self.packed(values)
+        weight = self.weight.to(values.dtype)
+        bias = None if self.bias is None else self.bias.to(values.dtype)
+        output = F.linear(values, weight, bias)
+        for delta in self.deltas.values():
+            output = delta(values, output)
+        return output
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Fold every delta into the weight and drop it: the same function at no extra cost."""
+        for delta in self.deltas.values():
+            self.weight.copy_(cast(Delta, delta).merged(self.weight))
+        self.deltas.clear()
+
+    def pack(self, precision: InferencePrecision, activation: str | None = None) -> None:
+        """Lay the weight out for this machine's fastest inference kernel; training is over for this layer.
+
+        Args:
+            precision: ``fp32``, ``bf16`` or ``int8``.
+            activation: ``"gelu"`` to apply it inside the kernel; the caller then leaves it out.
+        """
+        self.merge()
+        self.packed = pack_linear(self.weight.detach(), self.bias, precision, activation)
+        # The packed copy replaces the weight; keeping both would double the model's memory.
+        self.weight = nn.Parameter(torch.empty(0), requires_grad=False)
+        if self.bias is not None:
+            self.bias = nn.Parameter(torch.empty(0), requires_grad=False)

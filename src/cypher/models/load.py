@@ -1,0 +1,171 @@
+"""From a folder of published weights to a model, and back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from cypher.errors import ConfigError, ModelError
+from cypher.hub.fetch import resolve
+from cypher.hub.tokenizer import SpecialTokens, load_tokenizer, special_tokens
+from cypher.hub.weights import read_safetensors, write_safetensors
+from cypher.models.bert import NAME_MAP, Bert, BertConfig
+from cypher.models.model import Model
+from cypher.models.name_map import NameMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout:
+    """Shares set to zero in training, whatever the checkpoint was pre-trained with.
+
+    Args:
+        dropout: Of updates and embeddings.
+        attention_dropout: Of attention probabilities.
+    """
+
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """How a family of checkpoints becomes a model here.
+
+    Args:
+        name: As in ``cypher models matrix``.
+        build: From a checkpoint's ``config.json`` and the names of its tensors here to a model with random weights.
+        names: Names of parameters in both directions.
+    """
+
+    name: str
+    build: Callable[[dict[str, Any], set[str], Dropout], Model]
+    names: NameMap
+
+
+def _build_bert(config: dict[str, Any], names: set[str], dropout: Dropout) -> Bert:
+    changes = {"with_pooler": "pooler.weight" in names, **asdict(dropout)}
+    return Bert(BertConfig.from_checkpoint(config).model_copy(update=changes))
+
+
+_BERT = Architecture(name="bert", build=_build_bert, names=NAME_MAP)
+# By the model_type of a checkpoint's config.json.
+ARCHITECTURES = {"bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model with what belongs to it.
+
+    Args:
+        model: In evaluation mode, fp32.
+        tokenizer: Without truncation and padding.
+        special: Ids put around texts.
+        folder: Where it came from.
+        architecture: Its family.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    special: SpecialTokens
+    folder: Path
+    architecture: Architecture
+
+    @property
+    def uses_segment_ids(self) -> bool:
+        """Whether it tells two texts apart by segment ids."""
+        return isinstance(self.model, Bert) and self.model.config.n_segments > 1
+
+
+def load_model(name: str, *, offline: bool | None = None, dropout: Dropout | None = None) -> LoadedModel:
+    """Load a pre-trained model.
+
+    Args:
+        name: As for :func:`cypher.hub.resolve`.
+        offline: Whether the network may be used; ``None`` asks the environment.
+        dropout: For training; ``None`` is none.
+
+    Raises:
+        ModelError: It cannot be found, is of no family known here, or tensors are missing or of other shapes.
+
+    Example:
+        >>> load_model("minilm").model.width  # doctest: +SKIP
+        384
+    """
+    folder = resolve(name, offline=offline)
+    config = read_config(folder)
+    family = config.get("model_type")
+    if family not in ARCHITECTURES:
+        raise ModelError(f"{folder}: model_type {family!r}", needed=f"one of {', '.join(ARCHITECTURES)}")
+    architecture = ARCHITECTURES[family]
+    tensors = {}
+    for theirs, tensor in read_safetensors(folder).items():
+        # What the table does not know is a head or a buffer of another task.
+        if (ours := architecture.names.to_ours(theirs)) is not None:
+            tensors[ours] = tensor
+    with torch.device("meta"):
+        model = architecture.build(config, set(tensors), dropout or Dropout())
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    missing = sorted(set(expected) - set(tensors))
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {len(missing)} of {len(expected)} tensors, such as {', '.join(missing[:3])}",
+            needed="weights of the sizes its config.json names",
+        )
+    for key, shape in expected.items():
+        if tuple(tensors[key].shape) != shape:
+            raise ModelError(f"{folder}: {key} is {tuple(tensors[key].shape)}", needed=f"{shape} by its config.json")
+    # Copies, so that training never writes into a mapped file and fp16 checkpoints train in fp32.
+    model.load_state_dict(
+        {key: tensors[key].to(torch.float32, copy=True) for key in expected}, assign=True, strict=True
+    )
+    return LoadedModel(
+        model=model.eval(),
+        tokenizer=load_tokenizer(folder),
+        special=special_tokens(folder),
+        folder=folder,
+        architecture=architecture,
+    )
+
+
+def export_model(loaded: LoadedModel, folder: Path) -> None:
+    """Write a folder that ``transformers.AutoModel.from_pretrained`` loads: weights, config, tokenizer.
+
+    Args:
+        loaded: Deltas must have been merged.
+        folder: New or empty.
+
+    Raises:
+        ConfigError: The folder has files, or adapters are still attached.
+    """
+    state = loaded.model.state_dict()
+    theirs = {name: loaded.architecture.names.to_theirs(name) for name in state}
+    attached = [name for name, other in theirs.items() if other is None]
+    if attached:
+        raise ConfigError(f"{attached[0]} has no name in published checkpoints", change="merge adapters before export")
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty", change="give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in loaded.folder.iterdir():
+        if path.suffix in (".json", ".txt") and not path.name.endswith(".index.json"):
+            shutil.copyfile(path, folder / path.name)
+    write_safetensors(folder / "model.safetensors", {str(theirs[name]): tensor for name, tensor in state.items()})
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A checkpoint's ``config.json``.
+
+    Raises:
+        ModelError: It is missing or not JSON.
+    """
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}/config.json cannot be read ({error})", change="fetch the model again") from None
+    return config

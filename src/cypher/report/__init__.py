@@ -1,0 +1,22 @@
+"""The only renderer of spans, the only figure style, the only self-contained page."""
+
+from cypher.report.files import replacing, write_bytes, write_text
+from cypher.report.latency_tradeoff import TradePoint, pareto_front, tradeoff
+from cypher.report.markup import escaped
+from cypher.report.page import page, picture
+from cypher.report.spans import render_spans
+from cypher.report.training_curves import curves
+
+__all__ = [
+    "TradePoint",
+    "curves",
+    "escaped",
+    "page",
+    "pareto_front",
+    "picture",
+    "render_spans",
+    "replacing",
+    "tradeoff",
+    "write_bytes",
+    "write_text",
+]

@@ -1,0 +1,81 @@
+"""A trained span reader on disk: its adapter, its head, and how to read its scores."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cypher.adapters.folder import load_adapter, read_json, save_adapter
+from cypher.config import AdapterConfig, ExtractSpanConfig
+from cypher.hub.weights import read_safetensors, write_safetensors
+from cypher.models.load import LoadedModel, load_model
+from cypher.tasks.calibration import Calibration
+from cypher.tasks.extract_span import ExtractSpan
+from cypher.train.task import HeadedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanReader:
+    """A model that answers, with its task and calibration.
+
+    Args:
+        model: In evaluation mode, adapter attached.
+        task: Windows and decoding.
+        calibration: From scores to probabilities and "no answer".
+        loaded: The model it stands on.
+    """
+
+    model: HeadedModel
+    task: ExtractSpan
+    calibration: Calibration
+    loaded: LoadedModel
+
+
+def save_reader(
+    folder: Path,
+    model: HeadedModel,
+    *,
+    adapter_name: str,
+    adapter: AdapterConfig,
+    model_name: str,
+    task: ExtractSpanConfig,
+    calibration: Calibration,
+) -> None:
+    """Write adapter, head and calibration, all in fp16 or JSON."""
+    save_adapter(folder, model.model, adapter_name, config=adapter, model_name=model_name)
+    write_safetensors(
+        folder / "model_head.safetensors",
+        {name: value.to(torch.float16) for name, value in model.head.state_dict().items()},
+    )
+    about = {"kind": task.kind, "config": task.model_dump(mode="json"), "calibration": calibration.to_dict()}
+    (folder / "head_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def load_reader(folder: Path, *, offline: bool | None = None) -> SpanReader:
+    """Load a saved reader onto the model it names.
+
+    Raises:
+        ModelError: The folder is no reader, or its model cannot be found.
+    """
+    about = read_json(folder / "head_config.json")
+    loaded = load_model(str(read_json(folder / "adapter_config.json")["model_name"]), offline=offline)
+    load_adapter(folder, loaded.model)
+    task = ExtractSpan(
+        ExtractSpanConfig.model_validate(about["config"]),
+        tokenizer=loaded.tokenizer,
+        special=loaded.special,
+        segments=loaded.uses_segment_ids,
+    )
+    head = task.head(loaded.model)
+    head.load_state_dict(
+        {name: value.float() for name, value in read_safetensors(folder / "model_head.safetensors").items()}
+    )
+    return SpanReader(
+        model=HeadedModel(loaded.model, head).eval(),
+        task=task,
+        calibration=Calibration(**about["calibration"]),
+        loaded=loaded,
+    )

@@ -1,0 +1,155 @@
+"""From a recipe to a run: everything that is put together before the loop, and what is kept after it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cypher.adapters.adapter import freeze_all_but
+from cypher.adapters.lora import Lora
+from cypher.config import Recipe, supports
+from cypher.data.fetch import locate
+from cypher.data.readers import SquadParagraph, read_squad
+from cypher.errors import ConfigError
+from cypher.layers.precision import fastest_precision
+from cypher.models.load import Dropout, LoadedModel, load_model
+from cypher.tasks.calibration import Calibration
+from cypher.tasks.extract_span import ExtractSpan, SpanRow
+from cypher.tasks.reader_folder import save_reader
+from cypher.tasks.span_rows import held_out, span_rows, unanswerable_rows
+from cypher.train.loop import TrainResult, train
+from cypher.train.progress import Progress, read_metrics
+from cypher.train.task import HeadedModel
+
+# The name under which a recipe's adapter is attached while it is trained.
+ADAPTER = "trained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run.
+
+    Args:
+        folder: ``runs/NAME``, with ``recipe.toml``, ``metrics.jsonl``, ``environment.json``, ``curves.png`` and
+            ``reader/``.
+        result: Scores of the best checkpoint, steps and seconds.
+    """
+
+    folder: Path
+    result: TrainResult
+
+
+def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None) -> Run:
+    """Train what the recipe says, or go on where an earlier sitting ended.
+
+    Args:
+        recipe: Everything the run depends on.
+        folder: Of the run; an unfinished one of the same recipe is resumed.
+        progress: Who watches.
+
+    Raises:
+        ConfigError: The folder holds a run of another recipe, or the parts do not combine.
+    """
+    dropout = Dropout(dropout=recipe.model.dropout, attention_dropout=recipe.model.attention_dropout)
+    loaded = load_model(recipe.model.name, dropout=dropout)
+    adapter = "none" if recipe.adapter is None else recipe.adapter.method
+    support = supports(model=loaded.architecture.name, adapter=adapter, task=recipe.task.kind)
+    if not support:
+        raise ConfigError(
+            f"{loaded.architecture.name} with {adapter} on {recipe.task.kind} does not work: {support.reason}",
+            change="see cypher models matrix",
+        )
+    _claim(folder, recipe)
+    torch.manual_seed(recipe.train.seed)
+    model, task = build(recipe, loaded)
+    rows, development = rows_of(recipe)
+    precision = fastest_precision() if recipe.precision.compute == "auto" else recipe.precision.compute
+    (folder / "environment.json").write_text(json.dumps(_environment(precision), indent=1), encoding="utf-8")
+    result = train(
+        model,
+        task,
+        rows,
+        development,
+        config=recipe.train,
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        folder=folder,
+        progress=progress,
+    )
+    from cypher.report import curves  # matplotlib is heavy and only needed here
+
+    curves(
+        _flat(read_metrics(folder / "metrics.jsonl")),
+        folder / "curves.png",
+        metrics=[task.metric],
+        title=recipe.name,
+    )
+    if recipe.adapter is not None:
+        save_reader(
+            folder / "reader",
+            model,
+            adapter_name=ADAPTER,
+            adapter=recipe.adapter,
+            model_name=recipe.model.name,
+            task=recipe.task,
+            calibration=Calibration(**result.calibration),
+        )
+    return Run(folder=folder, result=result)
+
+
+def build(recipe: Recipe, loaded: LoadedModel) -> tuple[HeadedModel, ExtractSpan]:
+    """The model with adapter and head, ready to be trained, and the task."""
+    task = ExtractSpan(
+        recipe.task, tokenizer=loaded.tokenizer, special=loaded.special, segments=loaded.uses_segment_ids
+    )
+    if recipe.adapter is not None:
+        Lora(recipe.adapter).attach(loaded.model, ADAPTER)
+        freeze_all_but(loaded.model, ADAPTER)
+    return HeadedModel(loaded.model, task.head(loaded.model)), task
+
+
+def rows_of(recipe: Recipe) -> tuple[list[SpanRow], list[SpanRow]]:
+    """Training and development rows; unanswerable pairs never cross from one to the other."""
+    train_part: list[SquadParagraph] = []
+    development_part: list[SquadParagraph] = []
+    for name in recipe.data.train:
+        kept, held = held_out(read_squad(locate(name, training=True)), fraction=recipe.data.development_fraction)
+        train_part += kept
+        development_part += held
+    rows = span_rows(train_part)[: recipe.data.limit]
+    limit = None if recipe.data.limit is None else int(recipe.data.limit * recipe.data.unanswerable)
+    rows += unanswerable_rows(train_part, per_question=recipe.data.unanswerable, seed=recipe.train.seed)[:limit]
+    development = span_rows(development_part)
+    development += unanswerable_rows(development_part, per_question=recipe.data.unanswerable, seed=0)
+    return rows, development
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe, or check that the folder's is the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, text = folder / "recipe.toml", recipe.to_toml()
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ConfigError(
+            f"{folder} holds a run of another recipe",
+            change="choose another --set name=…, or remove that folder",
+        )
+    path.write_text(text, encoding="utf-8")
+
+
+def _environment(precision: str) -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "precision": precision,
+    }
+
+
+def _flat(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the scores of evaluations beside the losses of steps."""
+    return [{**row, **row.get("scores", {})} for row in rows]

@@ -1,0 +1,1 @@
+"""The only training loop, and the protocol by which it knows tasks."""

@@ -1,0 +1,94 @@
+"""Checkpoints: what a run needs to go on as if nothing had happened. Safetensors and JSON, never pickles.
+
+A checkpoint is written beside and renamed when it is whole, so a crash while saving leaves the last good one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cypher.errors import ModelError
+from cypher.hub.weights import read_safetensors, write_safetensors
+from cypher.train.task import HeadedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a run stands.
+
+    Args:
+        step: Optimiser steps done.
+        best_score: Best development score so far; ``None`` before the first evaluation.
+        stale: Evaluations since then.
+        seconds: Spent training, over all sittings.
+    """
+
+    step: int = 0
+    best_score: float | None = None
+    stale: int = 0
+    seconds: float = 0.0
+
+
+def trained_tensors(model: HeadedModel) -> dict[str, Tensor]:
+    """The parameters that are trained, by name."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def load_trained(model: HeadedModel, path: Path) -> None:
+    """Copy trained parameters back from a file.
+
+    Raises:
+        ModelError: The file is of another model or adapter.
+    """
+    saved, own = read_safetensors(path), trained_tensors(model)
+    if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in own.items()}:
+        different = sorted(set(saved) ^ set(own))[:3] or ["shapes differ"]
+        raise ModelError(f"{path} does not fit this recipe ({', '.join(different)})", change="choose another run name")
+    for name, value in saved.items():
+        own[name].copy_(value)
+
+
+def save_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Optimizer, position: Position) -> None:
+    """Write ``folder/step-N`` and remove older ones."""
+    final = folder / f"step-{position.step:08d}"
+    partial = folder / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_safetensors(partial / "trained.safetensors", trained_tensors(model))
+    moments = {
+        f"{index}.{name}": value.reshape(1) if value.ndim == 0 else value
+        for index, state in optimiser.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    write_safetensors(partial / "optimiser.safetensors", {**moments, "random_state": torch.get_rng_state()})
+    (partial / "position.json").write_text(json.dumps(asdict(position)), encoding="utf-8")
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    for other in folder.iterdir():
+        if other != final:
+            shutil.rmtree(other)
+
+
+def load_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Optimizer) -> Position:
+    """Continue from the newest checkpoint in ``folder``; the start if there is none."""
+    found = sorted(folder.glob("step-*")) if folder.is_dir() else []
+    if not found:
+        return Position()
+    newest = found[-1]
+    load_trained(model, newest / "trained.safetensors")
+    saved = read_safetensors(newest / "optimiser.safetensors")
+    torch.set_rng_state(saved.pop("random_state"))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value.reshape(()) if name == "step" else value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return Position(**json.loads((newest / "position.json").read_text(encoding="utf-8")))

@@ -1,0 +1,82 @@
+"""The protocol by which the loop knows a task, and the model with its head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from cypher.data.batch import Batch, Inputs
+from cypher.layers.token_sum import Losses
+from cypher.models.model import Encoded, Model
+
+Row = TypeVar("Row", contravariant=True)
+Example = TypeVar("Example")
+Prediction = TypeVar("Prediction")
+
+
+class Head(nn.Module):
+    """What a task puts on a model: ``Encoded`` in, a tensor of the task's own shape out."""
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """``encoded.hidden (rows, kept, width)`` to the task's logits."""
+        raise AssertionError("a task's head says what it computes")
+
+
+class HeadedModel(nn.Module):
+    """A model and a task's head, trained and saved together.
+
+    Args:
+        model: The architecture.
+        head: The task's.
+    """
+
+    def __init__(self, model: Model, head: Head) -> None:
+        super().__init__()
+        self.model = model
+        self.head = head
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Encoded]:
+        """Logits of the head, and what the model made of the inputs."""
+        encoded: Encoded = self.model(inputs)
+        return self.head(encoded), encoded
+
+
+class Task(Protocol, Generic[Row, Example, Prediction]):
+    """One objective.
+
+    A row (as a reader gives it) becomes one or more examples (as a model can take them); examples become batches.
+    """
+
+    kind: str
+    """As the recipe names it."""
+    metric: str
+    """The key of :meth:`score` that chooses the best checkpoint; larger is better."""
+
+    def head(self, model: Model) -> Head:
+        """A fresh head for ``model``."""
+
+    def encode(self, row: Row, *, index: int) -> list[Example]:
+        """Examples of one row; ``index`` is its place in the list of rows."""
+
+    def length(self, example: Example) -> int:
+        """Tokens of an example, for batches of like length."""
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Put examples together."""
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        """Terms of each loss in ``batch``, known before the forward so that each micro-batch can be scaled."""
+
+    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+        """Losses of one batch, not yet divided."""
+
+    def predict(self, model: HeadedModel, rows: Sequence[Row]) -> list[Prediction]:
+        """One prediction a row, in order; ``model`` is in evaluation mode."""
+
+    def score(self, rows: Sequence[Row], predictions: Sequence[Prediction]) -> dict[str, float]:
+        """How good the predictions are, by metric."""
+
+    def calibrate(self, rows: Sequence[Row], predictions: Sequence[Prediction]) -> dict[str, Any]:
+        """What to remember beside the weights, from held-out rows (thresholds, scales); may be empty."""

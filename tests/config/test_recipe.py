@@ -1,0 +1,77 @@
+"""The recipe: round trip, overrides, and errors that name the key and the nearest known one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cypher.config import Recipe, matrix, supports
+from cypher.errors import ConfigError
+
+MINIMAL = 'data = { train = ["squadshifts/new_wiki"] }'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MINIMAL,
+        MINIMAL + "\n[adapter]\nrank = 4\ntargets = ['query', 'up']",
+        "name = 'x'\n[data]\ntrain = ['a', 'b']\nlimit = 5\n[train]\nhead_learning_rate = 0.1\n[precision]\ncompute = 'bf16'",
+    ],
+)
+def test_resolved_recipe_reads_back_equal(text: str) -> None:
+    recipe = Recipe.from_toml(text)
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+def test_override_takes_toml_values_and_bare_words() -> None:
+    recipe = Recipe.from_toml(MINIMAL, overrides=["train.epochs=7", "model.name=minilm-x", "data.train=['f.json']"])
+    assert (recipe.train.epochs, recipe.model.name, recipe.data.train) == (7, "minilm-x", ("f.json",))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epoch=1", "did you mean train.epochs?"),
+        ("adapter.rnk=3", "did you mean adapter.rank?"),
+        ("traim.epochs=3", "did you mean train?"),
+        ("train.epochs=0", "train.epochs = 0"),
+        ("task.stride=400", "raise max_length or lower stride"),
+        ("name=a/b", "name = 'a/b'"),
+        ("nonsense", "section.key=value"),
+        ("model.name.more=1", "did you mean"),
+    ],
+)
+def test_wrong_key_or_value_is_one_line_that_says_what_to_change(override: str, said: str) -> None:
+    if override == "model.name.more=1":
+        override, said = "name.more=1", "is a value, not a table"
+        text = "name = 'x'\n" + MINIMAL
+    else:
+        text = MINIMAL
+    with pytest.raises(ConfigError) as caught:
+        Recipe.from_toml(text, overrides=[override])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_data_section_and_broken_toml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="data is missing"):
+        Recipe.from_toml("")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        Recipe.from_toml("[data")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Recipe.load(tmp_path / "absent.toml")
+
+
+def test_every_shipped_recipe_is_valid() -> None:
+    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+    assert recipes
+    for path in recipes:
+        assert Recipe.load(path).name
+
+
+def test_supports_refuses_with_a_reason() -> None:
+    assert supports(model="bert", adapter="lora", task="extract_span")
+    assert "no architecture is called gpt" in supports(model="gpt").reason
+    assert all(row["ok"] or row["reason"] for row in matrix())

@@ -1,0 +1,66 @@
+"""Sites: empty they are the plain transformer; plugged they follow the published residual forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cypher.layers.sites import HiddenPlug, HiddenSite, JoinPlug, JoinSite, KeyValuePlug, KeyValueSite
+
+
+class Bottleneck(JoinPlug):
+    """The Pfeiffer form: ``up(norm(update + residual)) + update``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, width)
+
+    def forward(self, update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module) -> Tensor:
+        return self.up(norm(update + residual)) + update
+
+
+class Prefix(KeyValuePlug):
+    def forward(self, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        return torch.cat([key[:, :, :1] * 0, key], 2), torch.cat([value[:, :, :1] * 0, value], 2), mask
+
+
+class Double(HiddenPlug):
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden * 2
+
+
+@pytest.mark.parametrize("style", ["post", "pre"])
+def test_empty_join(style: str) -> None:
+    norm = nn.LayerNorm(8)
+    site = JoinSite(norm, style=style)
+    update, residual = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    entered = site.enter(residual)
+    if style == "post":
+        assert entered is residual
+        torch.testing.assert_close(site(update, residual, entered), norm(residual + update))
+    else:
+        torch.testing.assert_close(entered, norm(residual))
+        torch.testing.assert_close(site(update, residual, entered), residual + update)
+
+
+def test_plugs_stack_in_order() -> None:
+    """Two bottlenecks give ``norm(up_b(norm(s + r)) + s + r)`` with ``s = up_a(norm(h + r)) + h``."""
+    site = JoinSite(nn.LayerNorm(8))
+    site.plugs["a"], site.plugs["b"] = Bottleneck(8), Bottleneck(8)
+    h, r = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    s = site.plugs["a"].up(site.norm(h + r)) + h
+    expected = site.norm(site.plugs["b"].up(site.norm(s + r)) + s + r)
+    torch.testing.assert_close(site(h, r, r), expected)
+
+
+def test_key_value_and_hidden_sites() -> None:
+    key = torch.randn(1, 2, 3, 4)
+    site = KeyValueSite()
+    assert site(key, key, None)[0] is key
+    site.plugs["prefix"] = Prefix()
+    assert site(key, key, None)[0].shape == (1, 2, 4, 4)
+    hidden = HiddenSite()
+    assert hidden(key) is key
+    hidden.plugs["twice"] = Double()
+    torch.testing.assert_close(hidden(key), key * 2)

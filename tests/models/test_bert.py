@@ -1,0 +1,124 @@
+"""BERT equals transformers' with copied weights; its names, sizes and limits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import transformers
+
+from cypher.data.batch import Inputs
+from cypher.errors import ModelError
+from cypher.models.bert import NAME_MAP, Bert, BertConfig
+from cypher.models.model import Encoded
+
+SIZES = {
+    "tiny": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24},
+    "small": {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96},
+    "deep": {"hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 200},
+}
+
+
+def oracle(family: str, size: str) -> transformers.PreTrainedModel:
+    torch.manual_seed(0)
+    configuration = {"bert": transformers.BertConfig, "roberta": transformers.RobertaConfig}[family](
+        vocab_size=60, max_position_embeddings=40, type_vocab_size=2 if family == "bert" else 1, **SIZES[size]
+    )
+    model = {"bert": transformers.BertModel, "roberta": transformers.RobertaModel}[family](configuration).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)  # the default is so small that errors would hide in it
+    return model
+
+
+def ours_of(model: transformers.PreTrainedModel) -> Bert:
+    bert = Bert(BertConfig.from_checkpoint(model.config.to_dict())).eval()
+    state = {NAME_MAP.to_ours(name): value for name, value in model.state_dict().items() if NAME_MAP.to_ours(name)}
+    bert.load_state_dict(state)
+    return bert
+
+
+def example(family: str) -> Inputs:
+    token_ids = torch.randint(3, 60, (4, 23))
+    mask = torch.arange(23) < torch.tensor([23, 11, 1, 17]).unsqueeze(1)
+    pad = 0 if family == "bert" else 1
+    segments = torch.randint(0, 2, (4, 23)) if family == "bert" else None
+    return Inputs(token_ids=token_ids.where(mask, pad), attention_mask=mask, segment_ids=segments)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_equals_transformers_with_padding(family: str, size: str) -> None:
+    theirs, inputs = oracle(family, size), example(family)
+    bert = ours_of(theirs)
+    with torch.inference_mode():
+        expected = theirs(
+            inputs.token_ids, attention_mask=inputs.attention_mask.long(), token_type_ids=inputs.segment_ids
+        )
+        encoded = bert(inputs)
+        pooled = bert.pooled(encoded)
+    kept = inputs.attention_mask
+    torch.testing.assert_close(encoded.hidden[kept], expected.last_hidden_state[kept], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pooled, expected.pooler_output, atol=1e-5, rtol=1e-5)
+
+
+def test_names_map_both_ways_without_a_rest() -> None:
+    theirs = oracle("bert", "small")
+    names = [name for name in theirs.state_dict() if not name.endswith("position_ids")]
+    assert NAME_MAP.unknown(names) == []
+    assert [NAME_MAP.to_theirs(NAME_MAP.to_ours(name)) for name in names] == names
+    assert NAME_MAP.to_ours("bert.embeddings.LayerNorm.gamma") == "embeddings.norm.weight"
+    assert NAME_MAP.to_ours("cls.predictions.bias") is None
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_num_params_formula_is_reality(size: str) -> None:
+    for with_pooler in (True, False):
+        config = BertConfig.from_checkpoint(oracle("bert", size).config.to_dict())
+        config = config.model_copy(update={"with_pooler": with_pooler})
+        assert config.num_params() == sum(parameter.numel() for parameter in Bert(config).parameters())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_packed_weights_are_the_same_function(precision: str) -> None:
+    inputs = example("bert")
+    bert = ours_of(oracle("bert", "small"))
+    with torch.inference_mode():
+        expected = bert(inputs).hidden
+        bert.pack(precision)
+        packed = bert(inputs).hidden.float()
+    kept = inputs.attention_mask
+    if precision == "fp32":
+        torch.testing.assert_close(packed[kept], expected[kept], atol=1e-4, rtol=0)
+    assert torch.cosine_similarity(packed[kept], expected[kept]).min() > (0.99999 if precision == "fp32" else 0.999)
+
+
+def test_too_long_a_row_and_other_families_are_refused() -> None:
+    bert = ours_of(oracle("bert", "tiny"))
+    long = torch.ones(1, 41, dtype=torch.int64)
+    with pytest.raises(ModelError, match="41 tokens in a row: needs at most 40"):
+        bert(Inputs(token_ids=long, attention_mask=long.bool()))
+    config = oracle("bert", "tiny").config.to_dict()
+    for change, said in (
+        ({"model_type": "gpt2"}, "model_type 'gpt2'"),
+        ({"position_embedding_type": "relative_key"}, "absolute"),
+        ({"hidden_act": "swish2"}, "hidden_act"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            BertConfig.from_checkpoint({**config, **change})
+    with pytest.raises(ModelError, match="hidden_size"):
+        BertConfig.from_checkpoint({"model_type": "bert", "vocab_size": 3})
+
+
+def test_scatter_puts_kept_tokens_back() -> None:
+    hidden = torch.arange(6.0).reshape(1, 3, 2) + 1
+    encoded = Encoded(
+        hidden=hidden,
+        mask=torch.tensor([[True, True, False]]),
+        positions=torch.tensor([[0, 3, 1]]),
+        row_of=torch.tensor([0]),
+        seq=5,
+    )
+    assert encoded.scatter()[0].tolist() == [[1, 2], [0, 0], [0, 0], [3, 4], [0, 0]]
+    whole = dataclasses.replace(encoded, seq=3)
+    assert whole.scatter() is hidden

@@ -1,0 +1,70 @@
+"""The self-contained page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+from selectolax.lexbor import LexborHTMLParser
+
+from cypher.documents import Span, read_document
+from cypher.errors import ConfigError, DataError
+from cypher.report import page, picture, render_spans, write_bytes, write_text
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+
+
+def test_page_needs_nothing_from_outside() -> None:
+    html = page("Answers", [render_spans("Paris.", [Span(start=0, end=5, layer="answer")])])
+    tree = LexborHTMLParser(html)
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert not tree.css("script, link, iframe, img, [style], [onclick]")
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+
+
+def test_the_policy_allows_exactly_the_style_sheet() -> None:
+    tree = LexborHTMLParser(page("t", []))
+    policy = tree.css_first("meta[http-equiv=Content-Security-Policy]").attributes["content"] or ""
+    style = tree.css_first("style").text()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules == {
+        "default-src": "'none'",
+        "style-src": f"'sha256-{digest}'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+
+
+def test_every_colour_of_a_span_has_a_style() -> None:
+    spans = [Span(start=n, end=n + 1, layer=f"l{n}") for n in range(12)]
+    classes = set(re.findall(r'class="(c\d+)"', render_spans("abcdefghijkl", spans)))
+    styled = set(re.findall(r"mark\.(c\d+) ", page("t", [])))
+    assert classes == styled
+
+
+def test_title_is_escaped_and_the_page_reads_back(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.html", page("<b>&\ud800", ["<p>one</p>", "<p>two</p>"]))
+    document = read_document(path)
+    assert document.meta["title"] == "<b>&\ufffd"
+    assert document.text == "# <b>&\ufffd\n\none\n\ntwo"
+
+
+def test_pictures_are_inside(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "dot.png", PIXEL)
+    image = LexborHTMLParser(picture(path, 'One "dot"')).css_first("img")
+    kind, data = (image.attributes["src"] or "").split(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(data) == PIXEL
+    assert image.attributes["alt"] == 'One "dot"'
+    with pytest.raises(ConfigError, match=r"needs a \.png or \.svg file"):
+        picture("a.jpg", "x")
+    with pytest.raises(DataError, match="does not exist"):
+        picture(tmp_path / "nowhere.png", "x")
