@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cypher.apps.qa import QuestionAnswering as QuestionAnswering
     from cypher.config import Recipe as Recipe
     from cypher.documents import Document as Document
     from cypher.documents import Span as Span
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CypherError": ("cypher.errors", "CypherError"),
     "Document": ("cypher.documents", "Document"),
+    "QuestionAnswering": ("cypher.apps.qa", "QuestionAnswering"),
     "Recipe": ("cypher.config", "Recipe"),
     "Span": ("cypher.documents", "Span"),
     "load": ("cypher.models.load", "load_model"),

@@ -21,7 +21,9 @@ CONFIG = LoraConfig(rank=3, alpha=6.0)
 def bert(width: int = 16) -> Bert:
     torch.manual_seed(0)
     return Bert(
-        BertConfig(vocabulary_size=30, width=width, n_layers=2, n_heads=2, inner_width=24, dropout=0, attention_dropout=0)
+        BertConfig(
+            vocabulary_size=30, width=width, n_layers=2, n_heads=2, inner_width=24, dropout=0, attention_dropout=0
+        )
     ).eval()
 
 

@@ -17,7 +17,8 @@ MINIMAL = 'data = { train = ["squadshifts/new_wiki"] }'
     [
         MINIMAL,
         MINIMAL + "\n[adapter]\nrank = 4\ntargets = ['query', 'up']",
-        "name = 'x'\n[data]\ntrain = ['a', 'b']\nlimit = 5\n[train]\nhead_learning_rate = 0.1\n[precision]\ncompute = 'bf16'",
+        "name = 'x'\n[data]\ntrain = ['a', 'b']\nlimit = 5\n[train]\nhead_learning_rate = 0.1\n"
+        "[precision]\ncompute = 'bf16'",
     ],
 )
 def test_resolved_recipe_reads_back_equal(text: str) -> None:

@@ -31,7 +31,9 @@ def test_training_batches_pad_little_and_do_not_drift_in_length() -> None:
     padded = sum(max(rows[row] for row in batch) * len(batch) for batch in batches)
     assert padded / sum(rows) < 1.05
     half = len(batches) // 2
-    mean = [sum(rows[row] for batch in part for row in batch) / (16 * half) for part in (batches[:half], batches[half:])]
+    mean = [
+        sum(rows[row] for batch in part for row in batch) / (16 * half) for part in (batches[:half], batches[half:])
+    ]
     assert abs(mean[0] - mean[1]) < 20
 
 

@@ -15,6 +15,7 @@ class DataConfig(Section):
     development_fraction: float = Field(default=0.05, gt=0, lt=1)
     """Share of the passages held out to choose the best checkpoint, by a hash of the passage."""
     unanswerable: float = Field(default=0.0, ge=0)
-    """Unanswerable pairs added per answerable question: the question with another passage of its article."""
+    """Unanswerable pairs made per answerable question (``tasks/unanswerable.py`` says how); above 0 the held-out rows
+    get one a question."""
     limit: int | None = Field(default=None, ge=1)
     """Train on at most so many questions; null takes all."""

@@ -152,9 +152,12 @@ def export_model(loaded: LoadedModel, folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty", change="give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for path in loaded.folder.iterdir():
+    # Sub-folders too: sentence encoders keep their pooling in one.
+    for path in loaded.folder.rglob("*"):
         if path.suffix in (".json", ".txt") and not path.name.endswith(".index.json"):
-            shutil.copyfile(path, folder / path.name)
+            target = folder / path.relative_to(loaded.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
     write_safetensors(folder / "model.safetensors", {str(theirs[name]): tensor for name, tensor in state.items()})
 
 

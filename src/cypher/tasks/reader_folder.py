@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from cypher.adapters.folder import load_adapter, read_json, save_adapter
 from cypher.config import AdapterConfig, ExtractSpanConfig
 from cypher.hub.weights import read_safetensors, write_safetensors
-from cypher.models.load import LoadedModel, load_model
+from cypher.models.load import LoadedModel, export_model, load_model
 from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan
 from cypher.train.task import HeadedModel
@@ -36,21 +37,33 @@ class SpanReader:
 
 def save_reader(
     folder: Path,
-    model: HeadedModel,
+    reader: SpanReader,
     *,
     adapter_name: str,
-    adapter: AdapterConfig,
+    adapter: AdapterConfig | None,
     model_name: str,
-    task: ExtractSpanConfig,
-    calibration: Calibration,
 ) -> None:
-    """Write adapter, head and calibration, all in fp16 or JSON."""
-    save_adapter(folder, model.model, adapter_name, config=adapter, model_name=model_name)
+    """Write adapter, head and calibration, in fp16 and JSON; without an adapter the whole model goes to ``model/``.
+
+    Args:
+        folder: Made if it is absent; a reader in it is replaced.
+        reader: Trained.
+        adapter_name: It is attached under.
+        adapter: Its configuration; ``None`` when every weight was trained.
+        model_name: What was trained on, as the catalogue names it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model, task = reader.model, reader.task.config
+    if adapter is not None:
+        save_adapter(folder, model.model, adapter_name, config=adapter, model_name=model_name)
+    else:
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        export_model(reader.loaded, folder / "model")
     write_safetensors(
         folder / "model_head.safetensors",
         {name: value.to(torch.float16) for name, value in model.head.state_dict().items()},
     )
-    about = {"kind": task.kind, "config": task.model_dump(mode="json"), "calibration": calibration.to_dict()}
+    about = {"kind": task.kind, "config": task.model_dump(mode="json"), "calibration": reader.calibration.to_dict()}
     (folder / "head_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
@@ -61,8 +74,11 @@ def load_reader(folder: Path, *, offline: bool | None = None) -> SpanReader:
         ModelError: The folder is no reader, or its model cannot be found.
     """
     about = read_json(folder / "head_config.json")
-    loaded = load_model(str(read_json(folder / "adapter_config.json")["model_name"]), offline=offline)
-    load_adapter(folder, loaded.model)
+    if (folder / "adapter_config.json").exists():
+        loaded = load_model(str(read_json(folder / "adapter_config.json")["model_name"]), offline=offline)
+        load_adapter(folder, loaded.model)
+    else:
+        loaded = load_model(str(folder / "model"), offline=offline)
     task = ExtractSpan(
         ExtractSpanConfig.model_validate(about["config"]),
         tokenizer=loaded.tokenizer,

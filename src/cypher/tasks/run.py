@@ -20,8 +20,9 @@ from cypher.layers.precision import fastest_precision
 from cypher.models.load import Dropout, LoadedModel, load_model
 from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan, SpanRow
-from cypher.tasks.reader_folder import save_reader
-from cypher.tasks.span_rows import held_out, span_rows, unanswerable_rows
+from cypher.tasks.reader_folder import SpanReader, save_reader
+from cypher.tasks.span_rows import held_out, span_rows
+from cypher.tasks.unanswerable import unanswerable_rows
 from cypher.train.loop import TrainResult, train
 from cypher.train.progress import Progress, read_metrics
 from cypher.train.task import HeadedModel
@@ -88,16 +89,13 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
         metrics=[task.metric],
         title=recipe.name,
     )
-    if recipe.adapter is not None:
-        save_reader(
-            folder / "reader",
-            model,
-            adapter_name=ADAPTER,
-            adapter=recipe.adapter,
-            model_name=recipe.model.name,
-            task=recipe.task,
-            calibration=Calibration(**result.calibration),
-        )
+    save_reader(
+        folder / "reader",
+        SpanReader(model=model, task=task, calibration=Calibration(**result.calibration), loaded=loaded),
+        adapter_name=ADAPTER,
+        adapter=recipe.adapter,
+        model_name=recipe.model.name,
+    )
     return Run(folder=folder, result=result)
 
 
@@ -124,7 +122,9 @@ def rows_of(recipe: Recipe) -> tuple[list[SpanRow], list[SpanRow]]:
     limit = None if recipe.data.limit is None else int(recipe.data.limit * recipe.data.unanswerable)
     rows += unanswerable_rows(train_part, per_question=recipe.data.unanswerable, seed=recipe.train.seed)[:limit]
     development = span_rows(development_part)
-    development += unanswerable_rows(development_part, per_question=recipe.data.unanswerable, seed=0)
+    if recipe.data.unanswerable:
+        # One a question: the threshold must not lean towards answering because most questions have an answer.
+        development += unanswerable_rows(development_part, per_question=1.0, seed=0)
     return rows, development
 
 

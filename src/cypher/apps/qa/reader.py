@@ -222,9 +222,7 @@ class Reader:
         return ReadResult(answers=tuple(kept), no_answer_score=no_answer_score)
 
 
-def _same(
-    answer: ReadAnswer, other: ReadAnswer, passages: Sequence[ReadablePassage], overlap_threshold: float
-) -> bool:
+def _same(answer: ReadAnswer, other: ReadAnswer, passages: Sequence[ReadablePassage], overlap_threshold: float) -> bool:
     """Whether two answers are one, by their places in the document: passages of one document overlap."""
     assert answer.passage is not None
     assert answer.start is not None

@@ -11,19 +11,33 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cypher.apps.qa.file_sources import real_path, sources_below
+from cypher.apps.qa.passage_table import (
+    KEY,
+    RESULT_COLUMNS,
+    TEXT_INDEX,
+    EmbeddedDocument,
+    create_table,
+    index_text,
+    one_of,
+    open_table,
+    rows_of,
+    table_folder,
+)
 from cypher.apps.qa.store_failures import ENGINE_ERRORS, store_failures
-from cypher.apps.qa.store_settings import StoreSettings, read_settings, remedy, write_settings
-from cypher.documents import Document, MetaValue, Passage
+from cypher.apps.qa.store_settings import SETTINGS_FILE, StoreSettings, read_settings, remedy, write_settings
+from cypher.apps.qa.writer_lock import WAIT_SECONDS, OnWait, holding, writer_lock
+from cypher.documents import MetaValue
 from cypher.errors import StoreError
 
 if TYPE_CHECKING:
@@ -31,37 +45,9 @@ if TYPE_CHECKING:
 
 DEFAULT_WORDS = 150
 DEFAULT_OVERLAP_WORDS = 30
-WAIT_SECONDS = 600.0
-"""How long a writer waits for another one."""
 
-OnWait: TypeAlias = Callable[[str], None]
-"""Called once with a line to show when another process is writing."""
-
-_TABLE = "passages"
-_INDEX = "searched_text_idx"
-_KEY = ["source", "passage_index"]
-# Readers that are in the middle of a query keep the files of the version they began with.
-_KEPT = timedelta(minutes=10)
-_MAX_HEADING = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddedDocument:
-    """A document ready to be stored.
-
-    Args:
-        source: What it is known by in the store: the absolute path of a file.
-        content_hash: Changes when the source does.
-        document: Text and meta.
-        passages: At least one.
-        vectors: ``(len(passages), width)`` fp32, each of length 1.
-    """
-
-    source: str
-    content_hash: str
-    document: Document
-    passages: Sequence[Passage]
-    vectors: NDArray[np.float32]
+# A reader in the middle of a query needs the files of the version it began with.
+_KEPT_FOR_READERS = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +65,23 @@ class StoreStats:
 class PassageStore:
     """Passages in a folder; made by `open` or `rebuild`.
 
+    Args:
+        folder: Of a store that exists.
+        settings: What it was made with.
+
     Example:
-        >>> store = PassageStore.open(".cypher", model="minilm@70e7c3a3fd4b", width=384, create=True)  # doctest: +SKIP
-        >>> store.stats().documents  # doctest: +SKIP
+        >>> import tempfile
+        >>> store = PassageStore.open(tempfile.mkdtemp(), model="tiny@0", width=2, create=True)
+        >>> store.stats().documents
         0
     """
 
     def __init__(self, folder: Path, settings: StoreSettings) -> None:
-        from filelock import FileLock
-
         self.folder = folder
         self.settings = settings
-        self._lock = FileLock(folder / "writer.lock")
-        self._table = _open_table(folder)
+        self._lock = writer_lock(folder)
+        with store_failures(folder):
+            self._table: Any = open_table(folder)
         self.check()
 
     @classmethod
@@ -107,9 +97,8 @@ class PassageStore:
     ) -> PassageStore:
         """The store in a folder.
 
-        Opening reads one small column of every data file, so files that are missing or cut short are found
-        here and not in the middle of an answer. (Flipped bytes inside a file can pass: the format has no
-        checksums.)
+        Opening reads a small column of every data file, so that a file which is missing or cut short is found
+        here and not in the middle of an answer. Bytes changed inside a file can pass: the format has no sums.
 
         Args:
             uri: The folder.
@@ -125,13 +114,16 @@ class PassageStore:
         """
         folder = _folder(uri)
         found = read_settings(folder)
-        wanted = _settings(model, width, words, overlap_words, found)
+        if found is None and not create:
+            raise StoreError(f"there is no store at {folder}", change=f"run `cypher qa index PATH --store {folder}`")
         if found is None:
-            if not create:
-                raise StoreError(
-                    f"there is no store at {folder}", change=f"run `cypher qa index PATH --store {folder}` first"
-                )
-            return _create(folder, wanted)
+            with _preparing(folder):
+                # Another process may have made it while this one waited.
+                found = read_settings(folder)
+                if found is None:
+                    _refuse_passages_without_settings(folder)
+                    return _make(folder, _settings(model, width, words, overlap_words, None))
+        wanted = _settings(model, width, words, overlap_words, found)
         if not found.fits(wanted):
             raise StoreError(f"{folder} was indexed with {found}", needed=str(wanted), change=remedy(folder))
         return cls(folder, found)
@@ -145,29 +137,29 @@ class PassageStore:
         width: int,
         words: int | None = None,
         overlap_words: int | None = None,
+        on_wait: OnWait | None = None,
     ) -> PassageStore:
-        """An empty store in place of whatever store is in the folder, damaged ones too; see `open`.
-
-        Nothing else in the folder is touched.
-        """
+        """An empty store in place of the one in the folder, damaged or not; other files there stay. See `open`."""
         folder = _folder(uri)
-        settings = _settings(model, width, words, overlap_words, None)
-        with _creating(folder):
-            shutil.rmtree(_table_folder(folder), ignore_errors=True)
-            return _create_table(folder, settings)
+        with _preparing(folder, on_wait):
+            return _make(folder, _settings(model, width, words, overlap_words, None))
 
-    @contextmanager
-    def writing(self, *, on_wait: OnWait | None = None, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+    def writing(
+        self, *, on_wait: OnWait | None = None, wait_seconds: float = WAIT_SECONDS
+    ) -> AbstractContextManager[None]:
         """Be the only writer inside the block; may be nested.
 
+        Args:
+            on_wait: Told once if another process is writing.
+            wait_seconds: How long to wait for it.
+
         Raises:
-            StoreError: Another process is still writing after ``wait_seconds``, or the folder is read-only.
+            StoreError: It is still writing then, or the folder cannot be written.
         """
-        with _locked(self._lock, self.folder, on_wait, wait_seconds):
-            yield
+        return holding(self._lock, self.folder, on_wait=on_wait, wait_seconds=wait_seconds)
 
     def check(self) -> None:
-        """Read one column of every data file.
+        """Read a small column of every data file.
 
         Raises:
             StoreError: One is missing or damaged.
@@ -183,30 +175,23 @@ class PassageStore:
     def metas(self) -> list[tuple[str, dict[str, MetaValue]]]:
         """Id and meta of every document."""
         rows = self._first_passages(["document_id", "meta"])
-        metas = map(json.loads, rows["meta"].to_pylist())
-        return list(zip(rows["document_id"].to_pylist(), metas, strict=True))
+        return list(zip(rows["document_id"].to_pylist(), map(json.loads, rows["meta"].to_pylist()), strict=True))
 
     def stats(self) -> StoreStats:
-        """Documents, passages, bytes."""
+        """How much is stored."""
         with store_failures(self.folder):
             passages, documents = self._table.count_rows(), self._table.count_rows("passage_index = 0")
-        n_bytes = 0
-        for parent, _, names in os.walk(self.folder):
-            for name in names:
-                # A file may leave while a writer tidies up.
-                path = Path(parent, name)
-                n_bytes += path.stat().st_size if path.exists() else 0
         settings = self.settings
         return StoreStats(
             documents=documents,
             passages=passages,
-            bytes=n_bytes,
+            bytes=_bytes_below(self.folder),
             model=settings.model,
             words=settings.words,
             overlap_words=settings.overlap_words,
         )
 
-    def put(self, documents: Sequence[EmbeddedDocument], *, replaced: Iterable[str] = ()) -> None:
+    def put(self, documents: Sequence[EmbeddedDocument], *, replaced: Sequence[str] = ()) -> None:
         """Store documents in one commit.
 
         Args:
@@ -214,22 +199,20 @@ class PassageStore:
             replaced: Those of their sources that are in the store already; their old passages leave.
 
         Raises:
-            StoreError: Disk full or store damaged; the store is then as it was.
+            StoreError: The disk is full or the store damaged; what was stored before stays.
         """
-        rows = _rows(documents, self.settings.width)
-        old = list(replaced)
+        rows = rows_of(documents, self.settings.width)
         with self.writing(), store_failures(self.folder):
-            if not old:
+            if not replaced:
                 self._table.add(rows)
                 return
-            merge = self._table.merge_insert(_KEY).when_matched_update_all().when_not_matched_insert_all()
-            merge.when_not_matched_by_source_delete(one_of("source", old)).execute(rows)
+            merge = self._table.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all()
+            merge.when_not_matched_by_source_delete(one_of("source", replaced)).execute(rows)
 
     def remove(self, path: str | os.PathLike[str]) -> int:
         """Take a file, or all files below a folder, out of the store; returns how many documents left."""
-        source = source_of(path)
         with self.writing():
-            gone = [known for known in self.contents() if is_below(known, source)]
+            gone = sources_below(self.contents(), real_path(path))
             self.remove_sources(gone)
             if gone:
                 self.optimise()
@@ -255,15 +238,22 @@ class PassageStore:
         """
         with self.writing():
             try:
-                with store_failures(self.folder):
-                    self._table.optimize(cleanup_older_than=_KEPT, delete_unverified=True)
-            except StoreError:
+                self._table.optimize(cleanup_older_than=_KEPT_FOR_READERS, delete_unverified=True)
+            except ENGINE_ERRORS:
                 self._repair_index()
 
-    def full_text(self, query: str, *, limit: int, where: str | None = None) -> pa.Table:
-        """Rows with the highest BM25, column ``_score``; a damaged full-text index is built anew.
+    def needs_optimising(self) -> bool:
+        """Whether passages are outside the full-text index, as after a killed run: found, but slowly."""
+        try:
+            statistics = self._table.index_stats(TEXT_INDEX)
+        except ENGINE_ERRORS:
+            return True
+        return statistics is None or statistics.num_unindexed_rows > 0
 
-        Words are stemmed as English and stop words left out; there is no query syntax to escape.
+    def full_text(self, query: str, *, limit: int, where: str | None = None) -> pa.Table:
+        """Rows with the highest BM25, in column ``_score``; a damaged full-text index is built anew.
+
+        Words are stemmed as English ones and stop words left out. There is no query syntax to escape.
         """
         try:
             return self._full_text(query, limit, where)
@@ -274,16 +264,14 @@ class PassageStore:
             return self._full_text(query, limit, where)
 
     def nearest(self, vector: NDArray[np.float32], *, limit: int, where: str | None = None) -> pa.Table:
-        """Rows with the highest cosine, by exact search: every vector is read, fast enough to a million."""
+        """Rows with the highest cosine; exact, for every vector is read: fast enough up to a million."""
         with store_failures(self.folder):
-            found = self._table.search(vector, vector_column_name="vector").distance_type("cosine").limit(limit)
-            return _prefiltered(found, where).select([*_COLUMNS, "_distance"]).to_arrow()
+            found = self._table.search(vector, vector_column_name="vector").distance_type("cosine")
+            return _rows(found, "_distance", limit, where)
 
     def _full_text(self, query: str, limit: int, where: str | None) -> pa.Table:
-        from lancedb.query import MatchQuery
-
-        found = self._table.search(MatchQuery(query, "searched_text"), query_type="fts").limit(limit)
-        return _prefiltered(found, where).select([*_COLUMNS, "_score"]).to_arrow()
+        found = self._table.search(query, query_type="fts", fts_columns="searched_text")
+        return _rows(found, "_score", limit, where)
 
     def _first_passages(self, columns: list[str]) -> pa.Table:
         """One row a document."""
@@ -292,50 +280,67 @@ class PassageStore:
 
     def _repair_index(self) -> None:
         with self.writing(), store_failures(self.folder):
-            _index_text(self._table)
+            index_text(self._table)
 
 
-def source_of(path: str | os.PathLike[str]) -> str:
-    """What a file or folder is known by in every store: its real path."""
-    from cypher.documents.source import shown
-
-    return shown(os.path.realpath(path))
-
-
-def is_below(source: str, folder: str) -> bool:
-    """Whether a source is this path or lies below it.
-
-    Example:
-        >>> is_below("/docs/a.txt", "/docs"), is_below("/docs2/a.txt", "/docs")
-        (True, False)
-    """
-    return source == folder or source.startswith(folder.rstrip("/") + "/")
+def _rows(search: Any, score: str, limit: int, where: str | None) -> pa.Table:
+    if where is not None:
+        search = search.where(where, prefilter=True)
+    return search.select([*RESULT_COLUMNS, score]).limit(limit).to_arrow()
 
 
-def heading_prefix(heading: str) -> str:
-    """What stands before a passage's text in what is searched and embedded."""
-    return f"{heading[:_MAX_HEADING]}. " if heading else ""
+def _settings(
+    model: str, width: int, words: int | None, overlap_words: int | None, found: StoreSettings | None
+) -> StoreSettings:
+    default_words = found.words if found else DEFAULT_WORDS
+    default_overlap = found.overlap_words if found else DEFAULT_OVERLAP_WORDS
+    return StoreSettings(
+        model=model,
+        width=width,
+        words=default_words if words is None else words,
+        overlap_words=default_overlap if overlap_words is None else overlap_words,
+    )
 
 
-def storable(text: str) -> str:
-    """The text with each lone surrogate, which no file format can hold, as one U+FFFD; offsets stay."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not _is_unicode(text) else text
+def _folder(uri: str | os.PathLike[str]) -> Path:
+    if "://" in os.fspath(uri):
+        raise StoreError(f"store {os.fspath(uri)}", needed="the path of a folder")
+    folder = Path(uri).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"store {folder} is a file", needed="a folder")
+    return folder
 
 
-def one_of(column: str, values: Iterable[str]) -> str:
-    """SQL for ``column IN (values)``."""
-    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-    return f"{column} IN ({quoted})"
+@contextmanager
+def _preparing(folder: Path, on_wait: OnWait | None = None) -> Iterator[None]:
+    with store_failures(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with holding(writer_lock(folder), folder, on_wait=on_wait):
+        yield
 
 
-_COLUMNS = [
-    "document_id",
-    "passage_index",
-    "start",
-    "end",
-    "page",
-    "heading",
-    "searched_text",
-    "meta",
-    "vector",
-]
+def _refuse_passages_without_settings(folder: Path) -> None:
+    """A process killed while it made a store leaves an empty table, which may go; passages may not."""
+    if any(table_folder(folder).glob("data/*")):
+        raise StoreError(f"{folder} has passages and no record of what made them", change=remedy(folder))
+
+
+def _make(folder: Path, settings: StoreSettings) -> PassageStore:
+    """An empty store; the settings go first and come last, for they say that the table is whole and theirs."""
+    with store_failures(folder):
+        (folder / SETTINGS_FILE).unlink(missing_ok=True)
+        if table_folder(folder).exists():
+            shutil.rmtree(table_folder(folder))
+        create_table(folder, settings.width)
+        write_settings(folder, settings)
+    return PassageStore(folder, settings)
+
+
+def _bytes_below(folder: Path) -> int:
+    n_bytes = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            # A writer may tidy a file away between the listing and here.
+            with suppress(FileNotFoundError):
+                n_bytes += Path(parent, name).stat().st_size
+    return n_bytes

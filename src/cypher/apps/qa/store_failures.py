@@ -35,7 +35,9 @@ def _for_people(folder: Path, error: Exception) -> StoreError:
             change="free some space and run the same command again",
         )
     if number in _CLOSED:
-        return StoreError(f"{folder}: permission denied", change="make it readable and writable, or name another --store")
+        return StoreError(
+            f"{folder}: permission denied", change="make it readable and writable, or name another --store"
+        )
     if number in {errno.EMFILE, errno.ENFILE}:
         return StoreError(f"{folder}: too many files are open", change="raise the limit with `ulimit -n 4096`")
     return StoreError(f"{folder} is damaged ({_reason(error)})", change=remedy(folder))

@@ -1,0 +1,5 @@
+"""``python -m cypher`` is ``cypher``."""
+
+from cypher.cli import main
+
+main()

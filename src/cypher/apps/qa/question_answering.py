@@ -1,0 +1,325 @@
+"""Questions to your own documents: index, retrieve, read. The one class of this application."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cypher.apps.qa.answers import Answer, AskResult, Timings, context_around
+from cypher.apps.qa.file_sources import AnyPath, real_path, sources_below
+from cypher.config import InferencePrecision
+from cypher.documents import And, Filter, MetaValue, parse_filter
+from cypher.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cypher.apps.qa.index import IndexReport, OnProblem, Progress
+    from cypher.apps.qa.reader import ReadAnswer, Reader, ReadResult
+    from cypher.apps.qa.retrieve import RetrievedPassage
+    from cypher.apps.qa.store import PassageStore
+    from cypher.apps.qa.writer_lock import OnWait
+    from cypher.tasks.embed import Embedder
+
+PRETRAINED = Path(__file__).parents[2] / "pretrained"
+
+
+class QuestionAnswering:
+    """Answers questions from files, with the place of every answer.
+
+    Making one is cheap: weights are loaded when they are first needed, or by :meth:`load`.
+
+    Args:
+        store: Folder of the index, made when something is first indexed.
+        model: Sentence encoder that finds passages; a name as for :func:`cypher.hub.resolve`.
+        reader: Span reader that answers from them: a name under ``cypher/pretrained`` or a run's ``reader`` folder.
+        precision: Of both; ``auto`` takes the faster of fp32 and bf16 on this machine.
+        words: Most words of a passage; ``None`` takes the store's own, 150 for a new one.
+        overlap_words: Most words that neighbours share; ``None`` takes the store's own, 30 for a new one.
+
+    Example:
+        >>> from cypher.apps.qa import QuestionAnswering
+        >>> qa = QuestionAnswering(store=".cypher/qa", model="minilm", reader="minilm-qa")
+        >>> report = qa.index("docs/")  # doctest: +SKIP
+        >>> result = qa.ask("When is the fair?", where='format == "pdf"')  # doctest: +SKIP
+        >>> result.answers[0].answer, result.answers[0].page  # doctest: +SKIP
+        ('in June', 3)
+    """
+
+    def __init__(
+        self,
+        store: AnyPath = ".cypher/qa",
+        *,
+        model: str = "minilm",
+        reader: AnyPath = "minilm-qa",
+        precision: InferencePrecision = "auto",
+        words: int | None = None,
+        overlap_words: int | None = None,
+    ) -> None:
+        self.store_uri = store
+        self.model_name = model
+        self.reader_name = reader
+        self.precision = precision
+        self.words = words
+        self.overlap_words = overlap_words
+        self._embedder: Embedder | None = None
+        self._reader: Reader | None = None
+        self._store: PassageStore | None = None
+
+    def load(self) -> None:
+        """Load both models now; the first question would otherwise wait for it.
+
+        Raises:
+            ModelError: The encoder or the reader cannot be found or does not fit.
+        """
+        # The store's library takes as long to import as the weights to load, and the two hardly disturb each other.
+        importing = threading.Thread(target=_import_store_library)
+        importing.start()
+        self.embedder()
+        self.reader()
+        importing.join()
+
+    def embedder(self) -> Embedder:
+        """The sentence encoder, laid out for inference."""
+        if self._embedder is None:
+            from cypher.models.load import load_model
+            from cypher.tasks.embed import Embedder
+
+            self._embedder = Embedder(load_model(self.model_name), precision=self.precision)
+        return self._embedder
+
+    def reader(self) -> Reader:
+        """The span reader, laid out for inference; its model is a copy of its own, with the adapter merged in."""
+        if self._reader is None:
+            from cypher.apps.qa.reader import Reader
+            from cypher.tasks.reader_folder import load_reader
+
+            self._reader = Reader(load_reader(find_reader(self.reader_name)), precision=self.precision)
+        return self._reader
+
+    def store(self, *, create: bool = False, rebuild: bool = False) -> PassageStore:
+        """The opened store.
+
+        Args:
+            create: Whether to make an empty one where there is none.
+            rebuild: Whether to put an empty one in place of what is there, damaged stores too.
+
+        Raises:
+            StoreError: There is none, it is damaged, or it was made with another model or other passages.
+        """
+        if self._store is None or rebuild:
+            from cypher.apps.qa.store import PassageStore
+            from cypher.apps.qa.store_settings import embedder_identity
+
+            identity = embedder_identity(self.embedder(), name=self.model_name)
+            width = self.embedder().width
+            if rebuild:
+                self._store = PassageStore.rebuild(
+                    self.store_uri, model=identity, width=width, words=self.words, overlap_words=self.overlap_words
+                )
+            else:
+                self._store = PassageStore.open(
+                    self.store_uri,
+                    model=identity,
+                    width=width,
+                    words=self.words,
+                    overlap_words=self.overlap_words,
+                    create=create,
+                )
+        return self._store
+
+    def index(
+        self,
+        paths: AnyPath | Iterable[AnyPath],
+        *,
+        rebuild: bool = False,
+        progress: Progress | None = None,
+        on_problem: OnProblem | None = None,
+        on_wait: OnWait | None = None,
+    ) -> IndexReport:
+        """Bring the store up to date with files and folders; only what changed is read and embedded.
+
+        Args:
+            paths: Files and folders; what the store holds of others stays.
+            rebuild: Start from an empty store.
+            progress: Told how far it is.
+            on_problem: Told of each file that cannot be read, as it is met.
+            on_wait: Told once if another process is writing to the store.
+
+        Raises:
+            DataError: A path does not exist, or there is nothing to read.
+            StoreError: The store cannot be used, or the disk is full.
+        """
+        from cypher.apps.qa.index import index_paths
+        from cypher.documents import find_files
+
+        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        # A wrong path is told before weights are loaded; folders, which may have become empty, are left to the index.
+        files = [path for path in given if not os.path.isdir(path)]
+        if files or not given:
+            find_files(files)
+        store = self.store(create=True, rebuild=rebuild)
+        return index_paths(store, given, self.embedder(), progress=progress, on_problem=on_problem, on_wait=on_wait)
+
+    def check(self, question: str, *, where: str | Filter | None = None) -> None:
+        """Raise at once what :meth:`ask` would raise after its models are loaded, or after a long indexing.
+
+        Raises:
+            DataError: The question is empty.
+            ConfigError: The filter does not parse.
+            ModelError: There is no such reader.
+        """
+        if not question.strip():
+            raise DataError("the question is empty", needed="at least one word")
+        _condition(where, ())
+        find_reader(self.reader_name)
+
+    def ask(
+        self,
+        question: str,
+        *,
+        top_k_retriever: int = 10,
+        top_k_reader: int = 3,
+        where: str | Filter | None = None,
+        paths: Sequence[AnyPath] = (),
+    ) -> AskResult:
+        """Answer one question.
+
+        A question is embedded up to 256 tokens and read up to the reader's ``max_question_tokens``; one that is
+        longer is answered as far as that, and ``notes`` says so.
+
+        Args:
+            question: In words.
+            top_k_retriever: Passages to read.
+            top_k_reader: Most answers, "no answer" not counted.
+            where: Only documents whose meta passes; see :func:`cypher.documents.parse_filter`.
+            paths: Only documents at or below these files and folders; none = all of the store.
+
+        Raises:
+            DataError: The question is empty.
+            ConfigError: The filter does not parse, or a number is out of range.
+            StoreError: There is no store, or it cannot be used.
+        """
+        self.check(question, where=where)
+        condition = _condition(where, paths)
+        self.load()
+        reader, store, embedder = self.reader(), self.store(), self.embedder()
+        from cypher.apps.qa.retrieve import Retriever
+
+        started = time.perf_counter()
+        passages = Retriever(store, embedder).retrieve(question, top_k=top_k_retriever, where=condition)
+        retrieved = time.perf_counter()
+        result = reader.read(question, passages, top_k=top_k_reader)
+        read = time.perf_counter()
+        answers = answers_of(result, passages)
+        return AskResult(
+            query=question,
+            answers=answers,
+            no_answer_score=result.no_answer_score,
+            timings=Timings(
+                retrieve_s=retrieved - started, read_s=read - retrieved, total_s=time.perf_counter() - started
+            ),
+            notes=_notes(question, reader, passages),
+        )
+
+
+def find_reader(name: AnyPath) -> Path:
+    """The folder of a reader: one that exists, or one that ships with the package.
+
+    Raises:
+        ModelError: There is neither.
+    """
+    for folder in (Path(name).expanduser(), PRETRAINED / name):
+        if (folder / "head_config.json").is_file():
+            return folder
+    shipped = sorted(path.parent.name for path in PRETRAINED.glob("*/head_config.json"))
+    raise ModelError(
+        f"there is no reader {os.fspath(name)}",
+        needed="the `reader` folder of a finished run" + "".join(f", or {name}" for name in shipped),
+    )
+
+
+def answers_of(result: ReadResult, passages: Sequence[RetrievedPassage]) -> tuple[Answer, ...]:
+    """What was read, with where it stands."""
+    return tuple(
+        Answer(answer=None, score=found.score) if found.passage is None else _placed(found, passages[found.passage])
+        for found in result.answers
+    )
+
+
+def _placed(found: ReadAnswer, passage: RetrievedPassage) -> Answer:
+    assert found.start is not None
+    assert found.end is not None
+    start, end = found.start - passage.start, found.end - passage.start
+    left, right = context_around(passage.text, start, end)
+    # Pages are joined with a form feed, and a passage may run over several.
+    page = None if passage.page is None else passage.page + passage.text.count("\f", 0, start)
+    return Answer(
+        answer=found.text,
+        score=found.score,
+        context=passage.text[left:right],
+        document=passage.path,
+        document_id=passage.document_id,
+        meta=passage.meta,
+        offset_start=found.start,
+        offset_end=found.end,
+        page=page,
+        context_start=passage.start + left,
+    )
+
+
+@dataclass(frozen=True)
+class _Below(Filter):
+    """Documents at or below one of some paths, by their names or by where links lead."""
+
+    paths: tuple[AnyPath, ...]
+
+    def matches(self, meta: Mapping[str, MetaValue]) -> bool:
+        """Whether the document's file is one of them or below one."""
+        path = meta.get("path")
+        return isinstance(path, str) and any(
+            bool(sources_below([place], root))
+            for given in self.paths
+            for place, root in (
+                (os.path.abspath(path), os.path.abspath(given)),
+                (real_path(path), real_path(given)),
+            )
+        )
+
+
+def _condition(where: str | Filter | None, paths: Sequence[AnyPath]) -> Filter | None:
+    """Both conditions as one."""
+    given = parse_filter(where) if isinstance(where, str) else where
+    below = _Below(tuple(paths)) if paths else None
+    conditions = tuple(condition for condition in (given, below) if condition is not None)
+    if len(conditions) == 2:
+        return And(conditions)
+    return conditions[0] if conditions else None
+
+
+def _notes(question: str, reader: Reader, passages: Sequence[RetrievedPassage]) -> tuple[str, ...]:
+    notes = []
+    # A token has at least one character, so only long questions are counted.
+    if len(question) > reader.max_question_tokens:
+        tokens = reader.question_tokens(question)
+        if tokens > reader.max_question_tokens:
+            notes.append(
+                f"the question has {tokens} tokens and is read up to the first {reader.max_question_tokens}; "
+                "ask a shorter one"
+            )
+    if not passages:
+        notes.append("no passage was found: the store is empty, or no document passes the filter")
+    return tuple(notes)
+
+
+def _import_store_library() -> None:
+    # Without it the store says what to install.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("lancedb")

@@ -1,0 +1,156 @@
+"""``cypher train``: what a recipe describes, with a bar, resumed where it was interrupted."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cypher.cli.console import INTERRUPTED, JsonOption, note, print_json, print_table
+from cypher.errors import ConfigError, CypherError
+
+app = typer.Typer(help="Train what a recipe describes.")
+
+# Where stderr is no terminal, such as a log file.
+SECONDS_BETWEEN_LINES = 30.0
+
+
+@app.command(epilog="Example: cypher train recipes/qa_reader.toml --set train.epochs=1 --set name=quick")
+def train(
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A TOML file.", show_default=False)] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value; may be repeated."),
+    ] = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs; this one is RUNS/NAME.")] = Path("runs"),
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Processor cores to use; all unless given.")
+    ] = None,
+    print_schema: Annotated[
+        bool, typer.Option("--print-schema", help="Print the JSON schema of a recipe and stop.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train what a recipe describes; a run that was interrupted goes on where it was."""
+    from cypher.config import Recipe
+
+    if print_schema:
+        print_json(Recipe.model_json_schema())
+        return
+    if recipe is None:
+        raise ConfigError("no recipe was given", needed="a TOML file", change="cypher train recipes/qa_reader.toml")
+    resolved = Recipe.load(recipe, overrides=changes or ())
+    folder = runs / resolved.name
+    import torch
+
+    from cypher.tasks.run import run_recipe
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    watcher = _watcher()
+    try:
+        with watcher:
+            run = run_recipe(resolved, folder=folder, progress=watcher)
+    except KeyboardInterrupt:
+        raise _interrupted(watcher) from None
+    result = run.result
+    if json:
+        print_json({"folder": run.folder, "steps": result.steps, "seconds": result.seconds, "scores": result.scores})
+        return
+    print_table(("score", "value"), [(name, f"{value:.2f}") for name, value in result.scores.items()])
+    print(run.folder)
+
+
+class _Lines:
+    """A line every half minute, and one an evaluation."""
+
+    def __init__(self) -> None:
+        self.step = self.total = 0
+        self.first = 0
+        self.began = self.told = time.monotonic()
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        return None
+
+    def started(self, *, total_steps: int, first_step: int) -> None:
+        """Say where the run begins."""
+        self.step = self.first = first_step
+        self.total = total_steps
+        self.began = self.told = time.monotonic()
+        note(
+            f"resuming after step {first_step} of {total_steps}"
+            if 0 < first_step < total_steps
+            else f"this run is finished: {total_steps} steps"
+            if first_step
+            else f"training {total_steps} steps"
+        )
+
+    def stepped(self, *, step: int, loss: float, tokens_per_second: float) -> None:
+        """Say it now and then."""
+        self.step = step
+        if time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
+            self.told = time.monotonic()
+            seconds = (self.told - self.began) / (step - self.first) * (self.total - step)
+            note(
+                f"step {step}/{self.total}  loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s  "
+                f"{seconds / 60:.0f} min left"
+            )
+
+    def evaluated(self, *, step: int, scores: dict[str, float], best: bool) -> None:
+        """Say the scores."""
+        note(_scores(step, scores, best))
+
+
+class _Bar(_Lines):
+    """A bar with loss, speed and time left; evaluations stay as lines above it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bars = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} tokens/s"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+
+    def __enter__(self) -> _Bar:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.bars.stop()
+
+    def started(self, *, total_steps: int, first_step: int) -> None:
+        super().started(total_steps=total_steps, first_step=first_step)
+        self.task: Any = self.bars.add_task("", total=total_steps, completed=first_step, loss=float("nan"), speed=0.0)
+
+    def stepped(self, *, step: int, loss: float, tokens_per_second: float) -> None:
+        self.step = step
+        self.bars.update(self.task, completed=step, loss=loss, speed=tokens_per_second)
+
+
+def _watcher() -> _Lines:
+    return _Bar() if sys.stderr.isatty() else _Lines()
+
+
+def _scores(step: int, scores: dict[str, float], best: bool) -> str:
+    shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
+    return f"step {step}: {shown}{'  (best so far)' if best else ''}"
+
+
+def _interrupted(watcher: _Lines) -> CypherError:
+    where = f"after step {watcher.step} of {watcher.total}" if watcher.total else "before the first step"
+    error = CypherError(f"interrupted {where}", change="run the same command again to go on")
+    error.exit_code = INTERRUPTED
+    return error

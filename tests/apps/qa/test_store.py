@@ -1,0 +1,233 @@
+"""The store refuses what does not fit, survives what breaks, and says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from store_parts import WIDTH, open_store, rows, tiny_embedder, write_files
+
+from cypher.apps.qa.index import index_paths
+from cypher.apps.qa.retrieve import Retriever
+from cypher.apps.qa.store import PassageStore
+from cypher.apps.qa.store_settings import embedder_identity
+from cypher.errors import StoreError
+from cypher.tasks.embed import Embedder
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    return tiny_embedder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Path:
+    """A store of ten files, to copy."""
+    folder = tmp_path_factory.mktemp("indexed")
+    write_files(folder / "files", 10)
+    index_paths(open_store(folder / "store", embedder), folder / "files", embedder)
+    return folder / "store"
+
+
+@pytest.fixture
+def store_folder(tmp_path: Path, indexed: Path) -> Path:
+    return Path(shutil.copytree(indexed, tmp_path / "store"))
+
+
+def reopen(folder: Path, embedder: Embedder, **changes: object) -> PassageStore:
+    given = {"model": embedder_identity(embedder), "width": WIDTH, **changes}
+    return PassageStore.open(folder, **given)  # type: ignore[arg-type]
+
+
+def test_settings_are_kept_and_compared(store_folder: Path, embedder: Embedder, tmp_path: Path) -> None:
+    store = reopen(store_folder, embedder)
+    assert (store.settings.words, store.settings.overlap_words) == (20, 5)
+    assert store.settings.model.partition("@")[0] == embedder.loaded.folder.name
+    # The same weights under another name fit; other weights of the same shapes do not.
+    reopen(store_folder, embedder, model=embedder_identity(embedder, name="renamed"))
+    other = tiny_embedder(tmp_path / "other", seed=1)
+    with pytest.raises(StoreError) as refused:
+        reopen(store_folder, embedder, model=embedder_identity(other, name="other"))
+    assert store.settings.model in str(refused.value)
+    assert "other@" in str(refused.value)
+    assert "--rebuild" in str(refused.value)
+
+
+@pytest.mark.parametrize("change", [{"words": 21}, {"overlap_words": 4}, {"width": 8}, {"model": "tiny@1"}])
+def test_other_settings_are_refused(store_folder: Path, embedder: Embedder, change: dict[str, object]) -> None:
+    with pytest.raises(StoreError, match="was indexed with"):
+        reopen(store_folder, embedder, **change)
+
+
+def test_rebuild_empties_and_takes_new_settings(store_folder: Path) -> None:
+    (store_folder / "mine.txt").write_text("stays")
+    store = PassageStore.rebuild(store_folder, model="other@1", width=8, words=50, overlap_words=0)
+    assert (store.stats().passages, store.stats().model, store.stats().words) == (0, "other@1", 50)
+    assert (store_folder / "mine.txt").read_text() == "stays"
+
+
+def test_no_store(tmp_path: Path, embedder: Embedder) -> None:
+    (tmp_path / "file").write_text("")
+    cases = {"missing": "there is no store", "file": "is a file", "postgresql://host/db": "path of a folder"}
+    for name, message in cases.items():
+        uri = name if ":" in name else tmp_path / name
+        with pytest.raises(StoreError, match=message):
+            reopen(uri, embedder)  # type: ignore[arg-type]
+    assert not (tmp_path / "missing").exists()
+
+
+def test_remove_clear_and_stats(store_folder: Path, indexed: Path, embedder: Embedder) -> None:
+    store = reopen(store_folder, embedder)
+    files = indexed.parent / "files"
+    assert store.stats().documents == 10
+    assert store.remove(files / "003.txt") == 1
+    assert store.remove(files / "003.txt") == 0
+    assert store.remove(files.parent / "file") == 0
+    assert str(files / "003.txt") not in store.contents()
+    assert store.stats().passages == len(rows(store)) > 0
+    other = reopen(store_folder, embedder)  # sees commits of another handle
+    assert store.remove(files) == 9
+    assert other.stats().documents == other.stats().passages == 0
+    other.clear()
+    assert Retriever(other, embedder).retrieve("apple") == []
+
+
+def truncate(pattern: str, share: float) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        for path in folder.glob(pattern):
+            if path.is_file():
+                os.truncate(path, int(path.stat().st_size * share))
+
+    return damage
+
+
+def delete(pattern: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return damage
+
+
+def write(name: str, content: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(content) and None
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "manifests cut": truncate("passages.lance/_versions/*", 0.5),
+    "manifests empty": truncate("passages.lance/_versions/*", 0),
+    "manifests gone": delete("passages.lance/_versions"),
+    "data cut": truncate("passages.lance/data/*", 0.5),
+    "data cut by a little": truncate("passages.lance/data/*", 0.99),
+    "data empty": truncate("passages.lance/data/*", 0),
+    "data gone": delete("passages.lance/data"),
+    "table gone": delete("passages.lance"),
+    "settings cut": truncate("store.json", 0.5),
+    "settings gone": delete("store.json"),
+    "settings of the wrong type": write("store.json", "[]"),
+    "settings without a key": write("store.json", '{"format": 1}'),
+    "settings of a later format": write("store.json", '{"format": 2, "model": "tiny@0"}'),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_one_line_and_rebuild_mends_it(store_folder: Path, embedder: Embedder, kind: str) -> None:
+    DAMAGE[kind](store_folder)
+    with pytest.raises(StoreError) as refused:
+        reopen(store_folder, embedder, create=True)
+    assert str(store_folder) in str(refused.value)
+    assert "--rebuild" in str(refused.value)
+    assert ".rs" not in str(refused.value)
+    assert len(str(refused.value)) < 500
+    PassageStore.rebuild(store_folder, model=embedder_identity(embedder), width=WIDTH)
+    assert reopen(store_folder, embedder).stats().passages == 0
+
+
+def test_damage_found_while_in_use(store_folder: Path, embedder: Embedder) -> None:
+    store = reopen(store_folder, embedder)
+    delete("passages.lance/data")(store_folder)
+    for use in (store.contents, store.metas, store.check, lambda: Retriever(store, embedder).retrieve("apple")):
+        with pytest.raises(StoreError, match="is damaged"):
+            use()
+
+
+@pytest.mark.parametrize("damage", [delete("passages.lance/_indices"), truncate("passages.lance/_indices/*/*", 0.3)])
+def test_a_damaged_text_index_is_built_anew(
+    store_folder: Path, embedder: Embedder, damage: Callable[[Path], None]
+) -> None:
+    expected = Retriever(reopen(store_folder, embedder), embedder).retrieve("copper bridge zebra")
+    assert any(passage.bm25 for passage in expected)
+    damage(store_folder)
+    assert Retriever(reopen(store_folder, embedder), embedder).retrieve("copper bridge zebra") == expected
+    damage(store_folder)
+    store = reopen(store_folder, embedder)
+    store.optimise()
+    assert Retriever(store, embedder).retrieve("copper bridge zebra") == expected
+
+
+def test_a_store_killed_while_it_was_made_is_made_again(tmp_path: Path, embedder: Embedder) -> None:
+    open_store(tmp_path / "store", embedder)
+    (tmp_path / "store" / "store.json").unlink()
+    assert open_store(tmp_path / "store", embedder).stats().passages == 0
+
+
+def test_disk_use_stays_bounded(tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datetime import timedelta
+
+    import cypher.apps.qa.store as store_module
+
+    monkeypatch.setattr(store_module, "_KEPT_FOR_READERS", timedelta(seconds=0.001))
+    path = write_files(tmp_path / "files", 1)[0]
+    store = open_store(tmp_path / "store", embedder)
+    sizes = []
+    for number in range(12):
+        path.write_text(path.read_text() + f" Zebra {number}.")
+        index_paths(store, tmp_path / "files", embedder)
+        sizes.append(store.stats().bytes)
+    assert sizes[-1] < 1.5 * sizes[1]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(options, check=False, capture_output=True).returncode != 0:
+        pytest.skip("a small disk can only be mounted by root with permission to mount")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_full_disk_keeps_what_was_there(small_disk: Path, tmp_path: Path, embedder: Embedder) -> None:
+    write_files(tmp_path / "first", 4)
+    write_files(tmp_path / "second", 30, sentences_each=300)
+    store = open_store(small_disk / "store", embedder)
+    index_paths(store, tmp_path / "first", embedder)
+    before = {row[0]: row for row in rows(store)}
+    with pytest.raises(StoreError, match=r"the disk that holds .* is full") as full:
+        index_paths(store, tmp_path / "second", embedder)
+    assert "free some space" in str(full.value)
+    reopened = reopen(small_disk / "store", embedder)
+    assert before.items() <= {row[0]: row for row in rows(reopened)}.items()
+    assert Retriever(reopened, embedder).retrieve("copper bridge")
+    # With room again the same command completes, and the partial files are gone.
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    index_paths(reopened, [tmp_path / "first", tmp_path / "second"], embedder)
+    fresh = open_store(tmp_path / "fresh", embedder)
+    index_paths(fresh, [tmp_path / "first", tmp_path / "second"], embedder)
+    assert rows(reopened) == rows(fresh)
+
+
+def test_settings_file_is_plain(store_folder: Path) -> None:
+    assert json.loads((store_folder / "store.json").read_text()).keys() == {
+        "model",
+        "width",
+        "words",
+        "overlap_words",
+        "format",
+    }

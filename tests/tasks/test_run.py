@@ -1,0 +1,73 @@
+"""A recipe runs from files to a reader that answers, with and without an adapter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cypher.config import Recipe
+from cypher.data.readers import read_squad
+from cypher.errors import ConfigError
+from cypher.tasks.reader_folder import load_reader
+from cypher.tasks.run import run_recipe
+from cypher.tasks.span_rows import held_out, span_rows
+
+
+def squad_file(path: Path, n_articles: int = 12) -> Path:
+    """Paragraphs that each say where a creature lives, two an article."""
+    articles = []
+    for article in range(n_articles):
+        paragraphs = []
+        for place in range(2):
+            context = f"the animal number {article} lives in house {place * 50 + article} near the river"
+            answer = f"house {place * 50 + article}"
+            question = {
+                "id": f"{article}-{place}",
+                "question": f"where does number {article} live",
+                "answers": [{"text": answer, "answer_start": context.index(answer)}],
+            }
+            paragraphs.append({"context": context, "qas": [question]})
+        articles.append({"title": f"article {article}", "paragraphs": paragraphs})
+    path.write_text(json.dumps({"version": "1.1", "data": articles}), encoding="utf-8")
+    return path
+
+
+def recipe(data: Path, model: Path, **sections: str) -> Recipe:
+    text = f"""
+    [model]
+    name = "{model}"
+    [data]
+    train = ["{data}"]
+    development_fraction = 0.2
+    unanswerable = 0.5
+    [train]
+    epochs = 2
+    batch_size = 4
+    [precision]
+    compute = "fp32"
+    """
+    return Recipe.from_toml(text + "".join(sections.values()), name="tiny")
+
+
+@pytest.mark.parametrize("adapter", ["[adapter]\nrank = 4\n", ""])
+def test_a_run_leaves_a_reader_that_answers_as_it_did(adapter: str, tmp_path: Path, tiny_bert: Path) -> None:
+    resolved = recipe(squad_file(tmp_path / "data.json"), tiny_bert, adapter=adapter)
+    run = run_recipe(resolved, folder=tmp_path / "runs")
+    assert {"recipe.toml", "metrics.jsonl", "environment.json", "curves.png"} <= {p.name for p in run.folder.iterdir()}
+    assert Recipe.load(run.folder / "recipe.toml") == resolved
+    reader = load_reader(run.folder / "reader")
+    assert reader.calibration.to_dict() == run.result.calibration
+    rows = span_rows(held_out(read_squad(tmp_path / "data.json"), fraction=0.2)[1])
+    answers = reader.task.predict(reader.model, rows)
+    assert all(answer is not None and answer.end > answer.start for answer in answers)
+    again = run_recipe(resolved, folder=tmp_path / "runs")
+    assert again.result.scores == run.result.scores
+
+
+def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
+    data = squad_file(tmp_path / "data.json")
+    run_recipe(recipe(data, tiny_bert), folder=tmp_path / "runs")
+    with pytest.raises(ConfigError, match="holds a run of another recipe"):
+        run_recipe(recipe(data, tiny_bert, adapter="[adapter]\nrank = 2\n"), folder=tmp_path / "runs")

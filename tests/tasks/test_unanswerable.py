@@ -1,0 +1,65 @@
+"""Pairs without an answer: each maker does what it says, and no gold answer is left in a passage."""
+
+from __future__ import annotations
+
+import pytest
+
+from cypher.data.readers import SquadAnswer, SquadParagraph, SquadQuestion
+from cypher.tasks.answer_metrics import normalise_answer
+from cypher.tasks.unanswerable import unanswerable_rows
+
+
+def paragraph(context: str, question: str, answer: str, title: str = "towns") -> SquadParagraph:
+    gold = SquadAnswer(text=answer, start=context.index(answer))
+    asked = SquadQuestion(id=question, question=question, answers=(gold,), is_impossible=False)
+    return SquadParagraph(title=title, context=context, questions=(asked,))
+
+
+PARAGRAPHS = [
+    paragraph(
+        "The fair of Ulm is in June. People come from Bonn by train. In 1977 it was moved to the river. It rains.",
+        "Since when, after 1950, has the fair of Ulm been at the river?",
+        "1977",
+    ),
+    paragraph("The fair of Kiel has a river, too. It is in May.", "When is the fair of Kiel?", "May"),
+    paragraph("Nothing is known of the hills.", "What is known of the hills?", "Nothing"),
+    paragraph("One sentence alone says four.", "How many are said alone?", "four", title="alone"),
+]
+
+
+def rows_by_maker(per_question: float = 3.0) -> dict[str, dict[str, tuple[str, str]]]:
+    made: dict[str, dict[str, tuple[str, str]]] = {}
+    for row in unanswerable_rows(PARAGRAPHS, per_question=per_question, seed=0):
+        question, maker = row.id.rsplit("-", 1)
+        made.setdefault(maker, {})[question] = (row.question, row.passage)
+    return made
+
+
+def test_each_maker() -> None:
+    made = rows_by_maker()
+    fair, kiel = PARAGRAPHS[0].questions[0].question, PARAGRAPHS[1].questions[0].question
+    assert made["elsewhere"][fair] == (fair, PARAGRAPHS[1].context)  # the nearest by words, not the hills
+    assert made["without"][fair] == (fair, "The fair of Ulm is in June. People come from Bonn by train. It rains.")
+    assert made["without"][kiel][1] == "The fair of Kiel has a river, too."
+    question, passage = made["altered"][fair]
+    assert passage == PARAGRAPHS[0].context
+    assert question in {fair.replace("Ulm", "Bonn"), fair.replace("Ulm", "June")}
+    alone = PARAGRAPHS[3].questions[0].question
+    assert not any(alone in rows for rows in made.values())  # no other paragraph, one sentence, no name
+
+
+def test_no_gold_answer_is_left() -> None:
+    golds = {asked.id: asked.answers[0].text for place in PARAGRAPHS for asked in place.questions}
+    for maker, rows in rows_by_maker().items():
+        if maker != "altered":  # its passage stays; the question is another
+            assert all(
+                f" {golds[name].lower()} " not in f" {normalise_answer(text)} " for name, (_, text) in rows.items()
+            )
+
+
+@pytest.mark.parametrize(("per_question", "least", "most"), [(0.0, 0, 0), (0.5, 1, 3), (1.0, 3, 3), (9.0, 6, 8)])
+def test_number_and_repetition(per_question: float, least: int, most: int) -> None:
+    rows = unanswerable_rows(PARAGRAPHS, per_question=per_question, seed=4)
+    assert least <= len(rows) <= most
+    assert rows == unanswerable_rows(PARAGRAPHS, per_question=per_question, seed=4)
+    assert all(row.answers == () for row in rows)

@@ -1,0 +1,210 @@
+"""The loop: the loss rule, resuming after a kill, early stopping, what is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cypher.config import TrainConfig
+from cypher.data.batch import Batch, pad_inputs
+from cypher.errors import DataError, ModelError
+from cypher.layers.linear import Linear
+from cypher.layers.token_sum import Losses, TokenSum
+from cypher.models.bert import Bert, BertConfig
+from cypher.models.model import Encoded, Model
+from cypher.train.loop import train
+from cypher.train.optimiser import build_optimiser, rate_factor
+from cypher.train.progress import read_metrics
+from cypher.train.step import train_step
+from cypher.train.task import Head, HeadedModel
+
+
+class SumHead(Head):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scores = Linear(width, 3)
+
+    def forward(self, encoded: Encoded) -> torch.Tensor:
+        return self.scores(encoded.hidden)
+
+
+class TokenParity:
+    """Each token's class is its id modulo 3: learnt in a few steps, counted in tokens of unequal rows."""
+
+    kind, metric = "parity", "accuracy"
+
+    def head(self, model: Model) -> Head:
+        return SumHead(model.width)
+
+    def encode(self, row: list[int], *, index: int) -> list[list[int]]:
+        return [row]
+
+    def length(self, example: list[int]) -> int:
+        return len(example)
+
+    def collate(self, examples: Sequence[list[int]]) -> Batch:
+        inputs = pad_inputs(examples, pad_id=0)
+        return Batch(inputs=inputs, targets={"label": inputs.token_ids % 3}, rows=tuple(range(len(examples))))
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        return {"tokens": int(batch.inputs.attention_mask.sum())}
+
+    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+        logits, _ = model(batch.inputs)
+        kept = batch.inputs.attention_mask
+        total = torch.nn.functional.cross_entropy(logits[kept].float(), batch.targets["label"][kept], reduction="sum")
+        return {"tokens": TokenSum(total=total, count=int(kept.sum()))}
+
+    def predict(self, model: HeadedModel, rows: Sequence[list[int]]) -> list[list[int]]:
+        return [model(self.collate([row]).inputs)[0][0].argmax(-1).tolist() for row in rows]
+
+    def score(self, rows: Sequence[list[int]], predictions: Sequence[list[int]]) -> dict[str, float]:
+        pairs = [
+            (token % 3, guess)
+            for row, line in zip(rows, predictions, strict=True)
+            for token, guess in zip(row, line, strict=True)
+        ]
+        return {"accuracy": sum(label == guess for label, guess in pairs) / len(pairs)}
+
+    def calibrate(self, rows: Sequence[list[int]], predictions: Sequence[list[int]]) -> dict[str, Any]:
+        return {"rows": len(rows)}
+
+
+def headed(dropout: float = 0.0) -> HeadedModel:
+    torch.manual_seed(0)
+    bert = Bert(
+        BertConfig(
+            vocabulary_size=30,
+            width=16,
+            n_layers=1,
+            n_heads=2,
+            inner_width=16,
+            dropout=dropout,
+            attention_dropout=dropout,
+            with_pooler=False,
+        )
+    )
+    return HeadedModel(bert, SumHead(16))
+
+
+ROWS = [[(seed * place) % 29 + 1 for place in range(1, 3 + seed % 11)] for seed in range(1, 97)]
+CONFIG = TrainConfig(epochs=2, batch_size=8, learning_rate=5e-3, warmup=0.1, evaluations_per_epoch=2, seed=3)
+
+
+def losses(folder: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+
+
+def run(folder: Path, config: TrainConfig = CONFIG, dropout: float = 0.1) -> Any:
+    return train(headed(dropout), TokenParity(), ROWS, ROWS[:8], config=config, dtype=torch.float32, folder=folder)
+
+
+@pytest.mark.parametrize("accumulation", [2, 3, 8])
+def test_cutting_a_batch_changes_neither_loss_nor_step(accumulation: int, tmp_path: Path) -> None:
+    whole = train(headed(), TokenParity(), ROWS, ROWS[:8], config=CONFIG, dtype=torch.float32, folder=tmp_path / "a")
+    config = CONFIG.model_copy(update={"accumulation": accumulation})
+    cut = train(headed(), TokenParity(), ROWS, ROWS[:8], config=config, dtype=torch.float32, folder=tmp_path / "b")
+    assert losses(tmp_path / "b") == pytest.approx(losses(tmp_path / "a"), abs=1e-5)
+    assert cut.scores == whole.scores
+
+
+def test_mean_of_means_would_differ() -> None:
+    """The rows are unequal on purpose: averaging micro-batch means gives another number."""
+    task, model = TokenParity(), headed().eval()
+    halves = [task.collate(ROWS[:4]), task.collate(ROWS[8:12])]
+    means = [(loss := task.step(model, half)["tokens"]).total.item() / loss.count for half in halves]
+    optimiser = build_optimiser(model, CONFIG)
+    step = train_step(model, task, halves, optimiser, rate=0.0, clip_norm=0.0)
+    together = sum(task.step(model, half)["tokens"].total.item() for half in halves) / sum(
+        task.counts(half)["tokens"] for half in halves
+    )
+    assert step == pytest.approx(together, abs=1e-6)
+    assert abs(sum(means) / 2 - together) > 1e-4
+
+
+def test_it_learns_and_writes_what_it_says(tmp_path: Path) -> None:
+    result = run(tmp_path, CONFIG.model_copy(update={"epochs": 12, "learning_rate": 2e-2}), dropout=0.0)
+    assert result.scores["accuracy"] > 0.9
+    assert result.calibration == {"rows": 8}
+    assert result.steps == 12 * 12
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 145))
+    assert (tmp_path / "best.safetensors").exists()
+
+
+KILLED = """
+import sys, os, pathlib
+sys.path.insert(0, {tests!r})
+import test_loop as t
+from cypher.train import loop
+save = loop.save_checkpoint
+def slow(folder, model, optimiser, position):
+    save(folder, model, optimiser, position)
+    if position.step >= 10:
+        pathlib.Path({flag!r}).touch()
+        __import__("time").sleep(60)
+loop.save_checkpoint = slow
+t.run(pathlib.Path({folder!r}), t.CONFIG.model_copy(update={{"checkpoint_seconds": 1e-6}}))
+"""
+
+
+def test_resumes_after_kill_9_to_the_same_losses(tmp_path: Path) -> None:
+    """With dropout, so that the random state must come back too."""
+    whole = run(tmp_path / "whole")
+    folder, flag = tmp_path / "killed", tmp_path / "flag"
+    code = KILLED.format(tests=os.path.dirname(__file__), folder=str(folder), flag=str(flag))
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not flag.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (folder / "checkpoints" / ".step-00000011.1").mkdir()  # as a crash in the middle of saving leaves it
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 11, "lo')
+    resumed = run(folder)
+    assert losses(folder) == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
+    assert resumed.scores == whole.scores
+    assert dataclasses.replace(resumed, seconds=0) == dataclasses.replace(whole, seconds=0)
+
+
+def test_patience_stops_and_best_weights_come_back(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"epochs": 50, "learning_rate": 1e-12, "patience": 2})
+    assert run(tmp_path, config).steps == 18  # the first evaluation is the best, two more are no better
+
+
+def test_nothing_to_learn_from_and_a_foreign_checkpoint_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="0 training"):
+        train(headed(), TokenParity(), [], ROWS, config=CONFIG, dtype=torch.float32, folder=tmp_path)
+    run(tmp_path)
+    other = headed()
+    other.head.scores = Linear(16, 4)
+    with pytest.raises(ModelError, match="does not fit this recipe"):
+        train(other, TokenParity(), ROWS, ROWS[:8], config=CONFIG, dtype=torch.float32, folder=tmp_path)
+
+
+def test_rate_rises_and_falls() -> None:
+    factors = [rate_factor(step, total=20, warmup=0.25) for step in range(20)]
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert factors[5] == 1.0
+    assert factors[-1] == pytest.approx(1 / 15)
+    assert all(later <= earlier for earlier, later in pairwise(factors[5:]))
+
+
+def test_bf16_keeps_trained_weights_in_fp32_and_follows_the_fp32_curve(tmp_path: Path) -> None:
+    model = headed()
+    train(model, TokenParity(), ROWS, ROWS[:8], config=CONFIG, dtype=torch.bfloat16, folder=tmp_path / "bf16")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    run(tmp_path / "fp32", dropout=0.0)
+    assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "fp32"), abs=0.05)
