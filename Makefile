@@ -38,9 +38,7 @@ setup: $(VENV)/.cypher ## install into .venv (TORCH=cuda for an NVIDIA GPU)
 
 ask: $(VENV)/.cypher ## answer a question from documents: make ask DOCS=path Q="…"
 	@$(VENV)/bin/cypher models fetch minilm > /dev/null
-	@store=".cypher/ask-$$(printf '%s' "$$DOCS" | cksum | cut -d ' ' -f 1)"; \
-	$(VENV)/bin/cypher qa index --store "$$store" -- "$$DOCS" && \
-	$(VENV)/bin/cypher qa ask --store "$$store" -- "$$Q"
+	@$(VENV)/bin/cypher qa ask -- "$$Q" "$$DOCS"
 
 test: $(VENV)/.developer ## run all tests (ARGS="tests/hub -x" for some)
 	@$(VENV)/bin/python -m pytest $(ARGS)

@@ -11,7 +11,7 @@ import os
 import random
 import string
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,9 +35,9 @@ def pytest_report_header() -> str:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """With a data folder, a test of real data that skips has proved nothing: it fails."""
-    report: Any = yield
+    report = yield
     real = item.get_closest_marker("real_data") is not None
     if DATA and real and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -101,10 +101,7 @@ def _absent(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-COMMON_WORDS = (
-    "a an and are as at be by for from has he how in is it its of on or she that the they this to was were "
-    "what when where which who why will with"
-).split()
+COMMON_WORDS = ["a", "and", "at", "by", "for", "from", "in", "is", "of", "the", "to", "was", "what", "where", "who"]
 
 
 @pytest.fixture(scope="session")
@@ -175,5 +172,5 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = Bert(BertConfig.from_checkpoint(config)).state_dict()
-    named = {NAME_MAP.to_theirs(name): tensor for name, tensor in state.items()}
+    named = {str(NAME_MAP.to_theirs(name)): tensor for name, tensor in state.items()}
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cypher.documents import Span as Span
     from cypher.errors import CypherError as CypherError
     from cypher.hub import resolve as resolve
-    from cypher.models.load import load_model as load
+    from cypher.models.load import load_model as load  # noqa: F401
     from cypher.tasks.run import run_recipe as run_recipe
 
 __version__ = "0.1.0"

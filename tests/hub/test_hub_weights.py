@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cypher.errors import ModelError
+from cypher.errors import DataError, ModelError
 from cypher.hub.weights import read_safetensors, write_safetensors
 
 
@@ -49,7 +49,7 @@ def test_a_new_file_has_the_rights_the_umask_gives(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     write_safetensors(path, {"scale": torch.ones(1)})
-    with pytest.raises(ModelError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot be written"):
         write_safetensors(path / "below", {"scale": torch.zeros(1)})
     assert torch.equal(read_safetensors(path)["scale"], torch.ones(1))
     assert len(list(tmp_path.iterdir())) == 1

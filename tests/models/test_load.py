@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,15 @@ def test_real_minilm_equals_transformers(minilm_folder: Path) -> None:
         ours = loaded.model(inputs).hidden
     kept = inputs.attention_mask
     torch.testing.assert_close(ours[kept], expected[kept], atol=1e-5, rtol=1e-5)
+
+
+def test_loading_does_not_import_the_compiler(tiny_bert: Path) -> None:
+    """It would add more than a second to every command."""
+    code = f"import sys; from cypher.models.load import load_model; load_model({str(tiny_bert)!r})"
+    ended = subprocess.run(
+        [sys.executable, "-c", code + "; print('torch._dynamo' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.strip() == "False"

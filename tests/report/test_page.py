@@ -12,7 +12,8 @@ from selectolax.lexbor import LexborHTMLParser
 
 from cypher.documents import Span, read_document
 from cypher.errors import ConfigError, DataError
-from cypher.report import page, picture, render_spans, write_bytes, write_text
+from cypher.files import write_bytes, write_text
+from cypher.report import page, picture, render_spans
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="

@@ -12,6 +12,7 @@ from cypher.adapters.adapter import Adapter
 from cypher.adapters.lora import Lora
 from cypher.config import AdapterConfig
 from cypher.errors import ModelError
+from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.model import Model
 
@@ -43,7 +44,7 @@ def save_adapter(
         "hidden_size": model.width,
         "config": config.model_dump(mode="json"),
     }
-    (folder / "adapter_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "adapter_config.json", json.dumps(about, indent=1) + "\n")
 
 
 def load_adapter(folder: Path, model: Model) -> str:

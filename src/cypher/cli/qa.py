@@ -73,7 +73,7 @@ def ask(
         note(f"note: {line}")
     if html is not None:
         from cypher.apps.qa.answer_page import answer_page
-        from cypher.report import write_text
+        from cypher.files import write_text
 
         write_text(html, answer_page(result))
     if json:

@@ -1,0 +1,1 @@
+"""A data set's name → rows: catalogue, files, readers, splits and batches."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cypher.data.catalogue import DataEntry, DataFile, data_sets, find
 from cypher.errors import DataError
+from cypher.files import write_bytes
 from cypher.hub.cache import cache_folder, is_offline, one_writer, writing
 
 _ANSWER_SECONDS = 20
@@ -70,7 +71,7 @@ def locate_entry(entry: DataEntry, *, training: bool = False, offline: bool | No
     with writing(folder, kind=DataError), one_writer(lock):
         for file in entry.files:
             if _find(folder, file) is None:
-                _put(folder / file.path, _fetch(entry, file))
+                write_bytes(folder / file.path, _fetch(entry, file))
     found = present(entry)
     assert found is not None, "every file was just written"
     return found
@@ -161,10 +162,3 @@ def _take_articles(content: bytes, titles: tuple[str, ...]) -> bytes:
     source = json.loads(content)
     kept = [article for article in source["data"] if article["title"] in titles]
     return json.dumps({"version": source["version"], "data": kept}).encode()
-
-
-def _put(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(content)
-    beside.replace(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cypher.errors import ModelError
-from cypher.hub.cache import writing
+from cypher.files import replacing
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -55,7 +54,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors to ``path``: beside it, flushed to disk, then renamed, so no reader sees half a file.
+    """Write tensors to ``path`` in one step; see :func:`cypher.files.replacing`.
 
     Args:
         path: Where to; its folder is made if absent.
@@ -63,26 +62,18 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         metadata: Text kept in the file's header.
 
     Raises:
-        ModelError: The disk is full or the folder cannot be written.
+        DataError: The disk is full or the folder cannot be written.
+        ModelError: The tensors cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     # The format adds this key so that other readers know whose tensors these are.
     header = {"format": "pt", **(metadata or {})}
-    with writing(path.parent, otherwise="choose another folder"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.touch()
-            mode = beside.stat().st_mode  # as the person's umask has it; the writer's own is narrower
-            save_file(_own_memory(tensors), beside, metadata=header)
-            beside.chmod(mode)
-            with beside.open("rb") as stream:
-                os.fsync(stream.fileno())
-            beside.replace(path)
-        except SafetensorError as error:
-            raise ModelError(f"{path} could not be written ({error})") from error
-        finally:
-            beside.unlink(missing_ok=True)
-        _flush_folder(path.parent)
+    try:
+        with replacing(path) as partial:
+            mode = partial.stat().st_mode  # as the person's umask has it; the library's own is narrower
+            save_file(_own_memory(tensors), partial, metadata=header)
+            partial.chmod(mode)
+    except SafetensorError as error:
+        raise ModelError(f"{path} could not be written ({error})") from error
 
 
 def _weights_file(path: Path) -> Path:
@@ -138,12 +129,3 @@ def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         taken.add(alone.data_ptr())
         owned[name] = alone
     return owned
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

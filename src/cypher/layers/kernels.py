@@ -39,7 +39,7 @@ class OneDnnLinear(PackedLinear):
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
         self.bias = bias
         self.activated = activation is not None
-        self.attributes = (activation, [], "none") if activation else ("none", [], "")
+        self.attributes: tuple[str, list[float], str] = (activation, [], "none") if activation else ("none", [], "")
 
     def __call__(self, values: Tensor) -> Tensor:
         """``(…, in_features) -> (…, out_features)`` in the dtype of ``values``."""

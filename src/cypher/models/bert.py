@@ -17,6 +17,7 @@ from cypher.data.batch import Inputs
 from cypher.errors import ModelError
 from cypher.layers.attention import BlockContext, FullAttention
 from cypher.layers.block import Block
+from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import Activation, FeedForward
 from cypher.layers.linear import Linear
 from cypher.layers.sites import HiddenSite, JoinSite
@@ -148,9 +149,9 @@ class BertEmbeddings(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.token = nn.Embedding(config.vocabulary_size, config.width)
-        self.position = nn.Embedding(config.max_positions + config.position_offset, config.width)
-        self.segment = nn.Embedding(config.n_segments, config.width)
+        self.token = Embedding(config.vocabulary_size, config.width)
+        self.position = Embedding(config.max_positions + config.position_offset, config.width)
+        self.segment = Embedding(config.n_segments, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
         self.dropout = nn.Dropout(config.dropout)
         self.position_offset = config.position_offset

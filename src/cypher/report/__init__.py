@@ -1,6 +1,5 @@
 """The only renderer of spans, the only figure style, the only self-contained page."""
 
-from cypher.report.files import replacing, write_bytes, write_text
 from cypher.report.latency_tradeoff import TradePoint, pareto_front, tradeoff
 from cypher.report.markup import escaped
 from cypher.report.page import page, picture
@@ -15,8 +14,5 @@ __all__ = [
     "pareto_front",
     "picture",
     "render_spans",
-    "replacing",
     "tradeoff",
-    "write_bytes",
-    "write_text",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cypher.documents.source import shown
 from cypher.errors import ConfigError
-from cypher.report.files import replacing
+from cypher.files import replacing
 from cypher.report.palette import FAINT_INK, GRID, INK
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Texts to unit vectors: the mean of a sentence encoder's token vectors (Reimers and Gurevych 2019, arXiv 1908.10084)."""
+"""Texts to unit vectors: the mean of a sentence encoder's token vectors (Sentence-BERT, arXiv 1908.10084)."""
 
 from __future__ import annotations
 

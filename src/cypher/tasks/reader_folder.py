@@ -11,6 +11,7 @@ import torch
 
 from cypher.adapters.folder import load_adapter, read_json, save_adapter
 from cypher.config import AdapterConfig, ExtractSpanConfig
+from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.load import LoadedModel, export_model, load_model
 from cypher.tasks.calibration import Calibration
@@ -64,7 +65,7 @@ def save_reader(
         {name: value.to(torch.float16) for name, value in model.head.state_dict().items()},
     )
     about = {"kind": task.kind, "config": task.model_dump(mode="json"), "calibration": reader.calibration.to_dict()}
-    (folder / "head_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "head_config.json", json.dumps(about, indent=1) + "\n")
 
 
 def load_reader(folder: Path, *, offline: bool | None = None) -> SpanReader:

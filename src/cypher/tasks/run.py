@@ -16,6 +16,7 @@ from cypher.config import Recipe, supports
 from cypher.data.fetch import locate
 from cypher.data.readers import SquadParagraph, read_squad
 from cypher.errors import ConfigError
+from cypher.files import write_text
 from cypher.layers.precision import fastest_precision
 from cypher.models.load import Dropout, LoadedModel, load_model
 from cypher.tasks.calibration import Calibration
@@ -70,7 +71,7 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
     model, task = build(recipe, loaded)
     rows, development = rows_of(recipe)
     precision = fastest_precision() if recipe.precision.compute == "auto" else recipe.precision.compute
-    (folder / "environment.json").write_text(json.dumps(_environment(precision), indent=1), encoding="utf-8")
+    write_text(folder / "environment.json", json.dumps(_environment(precision), indent=1))
     result = train(
         model,
         task,
@@ -137,7 +138,7 @@ def _claim(folder: Path, recipe: Recipe) -> None:
             f"{folder} holds a run of another recipe",
             change="choose another --set name=…, or remove that folder",
         )
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _environment(precision: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from cypher.config import TrainConfig
 from cypher.data.batch import batches_for_training, split_batch
 from cypher.errors import DataError
+from cypher.files import write_text
 from cypher.hub.weights import write_safetensors
 from cypher.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint, trained_tensors
 from cypher.train.optimiser import build_optimiser, rate_factor
@@ -143,7 +144,7 @@ def _evaluate(
             "scores": scores,
             "calibration": task.calibrate(development, predictions),
         }
-        (folder / "best.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        write_text(folder / "best.json", json.dumps(kept, indent=1))
     metrics.write({"step": position.step, "scores": scores})
     progress.evaluated(step=position.step, scores=scores, best=best)
     held = score if best else position.best_score

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
+from cypher.files import write_text
+
 
 class Progress(Protocol):
     """Someone who watches a run (the command line's bar, a notebook)."""
@@ -44,7 +46,7 @@ class MetricsFile:
     def __init__(self, path: Path, *, keep_until: int) -> None:
         self.path = path
         kept = [row for row in read_metrics(path) if row["step"] <= keep_until]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row."""

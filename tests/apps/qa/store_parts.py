@@ -23,10 +23,11 @@ from cypher.models.load import load_model
 from cypher.tasks.embed import Embedder
 
 WIDTH = 16
-WORDS = """
-apple river stone cloud engine music garden winter copper bridge letter forest silver window harbour
-candle thunder meadow pencil rocket saddle temple violet walnut zebra anchor basket castle desert eagle
-""".split()
+WORDS = [
+    *("apple", "river", "stone", "cloud", "engine", "music", "garden", "winter", "copper", "bridge"),
+    *("letter", "forest", "silver", "window", "harbour", "candle", "thunder", "meadow", "pencil", "rocket"),
+    *("saddle", "temple", "violet", "walnut", "zebra", "anchor", "basket", "castle", "desert", "eagle"),
+]
 HERE = Path(__file__).parent
 
 

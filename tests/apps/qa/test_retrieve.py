@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from store_parts import WORDS, open_store, sentences, tiny_embedder
 
-from cypher.apps.qa.index import index_documents, index_paths
+from cypher.apps.qa.index import index_documents, index_paths, whole_document
 from cypher.apps.qa.passage_table import searched_text
 from cypher.apps.qa.retrieve import DEPTH, Retriever
+from cypher.data.fetch import locate
+from cypher.data.readers import read_squad
 from cypher.documents import Document, Filter, Passage, parse_filter, split_passages
-from cypher.errors import ConfigError, CypherError
+from cypher.errors import ConfigError, CypherError, DataError
 from cypher.tasks.embed import Embedder
 
 
@@ -150,13 +152,15 @@ def test_odd_queries_do_not_fail(retriever: Retriever) -> None:
 
 
 def test_headings_are_searched(tmp_path: Path, embedder: Embedder) -> None:
-    (tmp_path / "guide.md").write_text(f"# Walnut\n\nApple river.\n\n# {'Violet ' * 60}\n\nStone cloud.\n")
-    store = open_store(tmp_path / "store", embedder, words=3, overlap_words=0)
-    index_paths(store, tmp_path / "guide.md", embedder)
-    found = {hit.text: hit for hit in Retriever(store, embedder).retrieve("walnut")}
-    assert found["Apple river."].heading == "Walnut"
-    assert found["Apple river."].bm25 > found["Stone cloud."].bm25 == 0
-    assert found["Stone cloud."].heading.startswith("Violet Violet")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "one.md").write_text("Walnut\n======\n\nApple river.\n")
+    (tmp_path / "files" / "two.md").write_text(f"# {'Violet ' * 60}\n\nStone cloud.\n")
+    store = open_store(tmp_path / "store", embedder, words=100)
+    index_paths(store, tmp_path / "files", embedder)
+    one, two = sorted(Retriever(store, embedder).retrieve("walnut"), key=lambda hit: hit.path)
+    assert (one.heading, two.heading) == ("Walnut", " ".join(["Violet"] * 60))
+    assert one.bm25 > two.bm25 == 0
+    assert two.text == (tmp_path / "files" / "two.md").read_text()[two.start : two.end]
 
 
 def minilm() -> Embedder:
@@ -183,3 +187,29 @@ def test_finds_by_meaning_and_by_name(tmp_path: Path) -> None:
     asked = {"How often do young dogs eat?": "dog", "XK-4471": "XK-4471", "When is the village fair?": "fair"}
     for query, name in asked.items():
         assert retriever.retrieve(query, top_k=1)[0].meta["name"] == name
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.real_weights
+def test_finds_the_paragraphs_of_new_wiki(tmp_path: Path) -> None:
+    """A part of benchmarks/retrieval.py, which has all of it: the first 150 paragraphs, one question each."""
+    embedder = minilm()
+    try:
+        paragraphs = read_squad(locate("squadshifts/new_wiki", offline=True))[:150]
+    except DataError as error:
+        pytest.skip(f"no New-Wiki on this machine: {error}")
+    documents = [
+        Document(text=row.context, meta={"title": row.title.replace("_", " "), "number": number})
+        for number, row in enumerate(paragraphs)
+    ]
+    store = open_store(tmp_path / "store", embedder, words=0, overlap_words=0)
+    index_documents(store, documents, embedder, split=whole_document)
+    asked = [(row.questions[0].question, number) for number, row in enumerate(paragraphs) if row.questions]
+    found = Retriever(store, embedder).retrieve_many([question for question, _ in asked])
+    ranks = [
+        [hit.meta["number"] for hit in hits].index(number) if number in {hit.meta["number"] for hit in hits} else 10
+        for hits, (_, number) in zip(found, asked, strict=True)
+    ]
+    assert np.mean(np.array(ranks) < 1) >= 0.8
+    assert np.mean(np.array(ranks) < 10) >= 0.98

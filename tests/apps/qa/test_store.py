@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -231,3 +232,38 @@ def test_settings_file_is_plain(store_folder: Path) -> None:
         "overlap_words",
         "format",
     }
+
+
+def test_without_lancedb_it_says_what_to_install(
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    with pytest.raises(StoreError, match=r"nlp-cypher\[qa\]"):
+        open_store(tmp_path / "store", embedder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changing to a user without rights needs root")
+def test_a_store_that_may_only_be_read(store_folder: Path, embedder: Embedder) -> None:
+    for path in (store_folder, *store_folder.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    for parent in store_folder.parents[:-1]:
+        parent.chmod(parent.stat().st_mode | 0o055)
+    model = embedder_identity(embedder)
+    expected = reopen(store_folder, embedder).stats().passages
+    code = f"""
+import os, sys
+import lancedb, filelock, pyarrow
+from cypher.apps.qa.store import PassageStore
+from cypher.errors import StoreError
+os.setuid(65534)
+store = PassageStore.open({str(store_folder)!r}, model={model!r}, width={WIDTH})
+print(store.full_text("copper", limit=3).num_rows, store.stats().passages)
+try:
+    store.clear()
+except StoreError as error:
+    print(error)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    lines = printed.splitlines()
+    assert lines[0] == f"3 {expected}"
+    assert "permission denied" in lines[1]

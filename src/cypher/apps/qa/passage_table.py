@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cypher.documents import Document, Passage
+from cypher.errors import StoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,7 +84,11 @@ def one_of(column: str, values: Iterable[str]) -> str:
 
 
 def open_table(folder: Path) -> Any:
-    """The table of a store, which shows other processes' commits at once."""
+    """The table of a store, which shows other processes' commits at once.
+
+    Raises:
+        StoreError: LanceDB is not installed; its own errors pass.
+    """
     return _connect(folder).open_table(TABLE)
 
 
@@ -142,8 +147,12 @@ def _prefix(heading: str) -> str:
 
 
 def _connect(folder: Path) -> Any:
-    import lancedb
-
+    try:
+        import lancedb
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"the store at {folder}", needed="the library lancedb", change='pip install "nlp-cypher[qa]"'
+        ) from error
     return lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
 
 

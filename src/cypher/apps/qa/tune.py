@@ -25,8 +25,9 @@ from cypher.apps.qa.retrieve import Retriever
 from cypher.config import InferencePrecision
 from cypher.data.readers import SquadParagraph
 from cypher.errors import ConfigError, DataError
+from cypher.files import write_text
 from cypher.layers.kernels import pack_linear
-from cypher.report import TradePoint, pareto_front, tradeoff, write_text
+from cypher.report import TradePoint, pareto_front, tradeoff
 from cypher.tasks.extract_span import SpanRow
 from cypher.tasks.span_rows import span_rows
 

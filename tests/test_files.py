@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cypher.errors import DataError
-from cypher.report import replacing, write_bytes, write_text
+from cypher.files import replacing, write_bytes, write_text
 
 
 def test_text_is_written_as_it_is(tmp_path: Path) -> None:
