@@ -77,27 +77,32 @@ def info(name: Name, json: JsonOption = False) -> None:
     print_table(("file", "size", "sha256"), [(f["path"], f["size"], f.get("sha256", "")) for f in facts["files"]])
 
 
-@app.command(epilog="Example: cypher models export minilm ./minilm-for-transformers")
+@app.command(epilog="Example: cypher models export minilm-qa ./reader-for-transformers")
 def export(
     name: Name,
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     json: JsonOption = False,
 ) -> None:
-    """Write a folder that transformers loads: config.json, model.safetensors and the tokenizer's files."""
+    """Write a folder that transformers loads: config.json, model.safetensors and the tokenizer's files.
+
+    A reader (minilm-qa, or a run's reader folder) becomes one model for question answering, its adapter merged in.
+    """
     from cypher.hub import resolve
     from cypher.models.load import export_model, load_model
+    from cypher.tasks.find_reader import find_reader, is_reader
+    from cypher.tasks.reader_folder import export_reader, load_reader
 
+    if is_reader(name):
+        export_reader(load_reader(find_reader(name)), folder)
+        _exported(name, folder, "AutoModelForQuestionAnswering", json=json)
+        return
     with bytes_progress() as progress:
         path = resolve(name, progress=progress)
     if path.suffix == ".gguf":
         raise ModelError(f"{name} is a GGUF file", needed="a safetensors model", change="choose another to export")
     loaded = load_model(str(path))
     export_model(loaded, folder)
-    if json:
-        print_json({"name": name, "path": folder.absolute(), "bytes": _bytes_of(folder)})
-    else:
-        note(f"load it with transformers.AutoModel.from_pretrained({str(folder)!r})")
-        print(folder)
+    _exported(name, folder, "AutoModel", json=json)
 
 
 @app.command(epilog="Example: cypher models matrix")
@@ -112,6 +117,14 @@ def matrix(json: JsonOption = False) -> None:
     columns = ("model", "adapter", "task", "works", "reason")
     cells = [(r["model"], r["adapter"], r["task"], "yes" if r["ok"] else "no", r["reason"]) for r in rows]
     print_table(columns, cells)
+
+
+def _exported(name: str, folder: Path, loader: str, *, json: bool) -> None:
+    if json:
+        print_json({"name": name, "path": folder.absolute(), "bytes": _bytes_of(folder)})
+    else:
+        note(f"load it with transformers.{loader}.from_pretrained({str(folder)!r})")
+        print(folder)
 
 
 def _facts(name: str) -> dict[str, Any]:

@@ -189,7 +189,8 @@ def tune(
 def _question_answering(
     store: Path, model: str, reader: str, precision: Precision, *, words: int | None = None
 ) -> QuestionAnswering:
-    from cypher.apps.qa.question_answering import QuestionAnswering, find_reader
+    from cypher.apps.qa.question_answering import QuestionAnswering
+    from cypher.tasks.find_reader import find_reader
 
     find_reader(reader)  # told before anything long begins
     overlap_words = None if words is None else words // 5

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
+from cypher.adapters.adapter import Adapter
 from cypher.adapters.folder import load_adapter, read_json, save_adapter
 from cypher.config import AdapterConfig, ExtractSpanConfig
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
-from cypher.models.load import LoadedModel, export_model, load_model
+from cypher.models.load import LoadedModel, export_model, load_model, read_config
 from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan
 from cypher.train.task import HeadedModel
@@ -96,3 +97,27 @@ def load_reader(folder: Path, *, offline: bool | None = None) -> SpanReader:
         calibration=Calibration(**about["calibration"]),
         loaded=loaded,
     )
+
+
+def export_reader(reader: SpanReader, folder: Path) -> None:
+    """Write a folder that ``transformers.AutoModelForQuestionAnswering.from_pretrained`` loads.
+
+    Args:
+        reader: Its adapter is merged into its weights, here too.
+        folder: New or empty.
+
+    Raises:
+        ConfigError: The folder has files.
+    """
+    Adapter.merge(reader.loaded.model)
+    export_model(reader.loaded, folder)
+    config = read_config(folder)
+    family = "bert" if config["model_type"] == "bert" else "roberta"
+    # transformers' classes with a head keep the encoder under its family's name, and this one has no pooler.
+    encoder = {name: tensor for name, tensor in read_safetensors(folder).items() if not name.startswith("pooler.")}
+    head = {name.replace("scores", "qa_outputs"): tensor for name, tensor in reader.model.head.state_dict().items()}
+    write_safetensors(
+        folder / "model.safetensors", {**{f"{family}.{name}": tensor for name, tensor in encoder.items()}, **head}
+    )
+    config["architectures"] = [f"{'Bert' if family == 'bert' else 'Roberta'}ForQuestionAnswering"]
+    write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")

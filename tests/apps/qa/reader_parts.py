@@ -28,7 +28,7 @@ def write_reader(folder: Path, model: Path, *, threshold: float = -1e9, max_leng
         torch.manual_seed(3)
         for name, parameter in [*loaded.model.named_parameters(), *head.named_parameters()]:
             if "deltas" in name or "scores" in name:
-                torch.nn.init.normal_(parameter, std=0.3)
+                torch.nn.init.normal_(parameter, std=0.05 if "deltas" in name else 0.5)
     calibration = Calibration(scale=0.3, bias=-0.2, threshold=threshold)
     reader = SpanReader(model=HeadedModel(loaded.model, head), task=task, calibration=calibration, loaded=loaded)
     save_reader(folder, reader, adapter_name="tiny", adapter=adapter, model_name=str(model))

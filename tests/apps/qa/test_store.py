@@ -246,8 +246,9 @@ def test_without_lancedb_it_says_what_to_install(
 def test_a_store_that_may_only_be_read(store_folder: Path, embedder: Embedder) -> None:
     for path in (store_folder, *store_folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    for parent in store_folder.parents[:-1]:
-        parent.chmod(parent.stat().st_mode | 0o055)
+    for parent in store_folder.parents:
+        if not parent.stat().st_mode & 0o001:
+            parent.chmod(0o755)
     model = embedder_identity(embedder)
     expected = reopen(store_folder, embedder).stats().passages
     code = f"""

@@ -4,7 +4,8 @@ Scores are fused, not ranks: each list is scaled to [0, 1] over the candidates a
 weight (a convex combination; Bruch, Gai and Ingber 2023, "An Analysis of Fusion Functions for Hybrid Retrieval",
 arXiv 2210.11934). Reciprocal rank fusion needs no scale but forgets by how much one passage beats the next, and
 that margin carries knowledge: Bruch et al. find the combination better in and out of domain with one weight to
-choose, and on New-Wiki and Cranfield it gains 0.05 to 0.07 in recall@1 over reciprocal ranks here.
+choose. Here it finds the right New-Wiki paragraph first for 5 to 7 questions more in a hundred than reciprocal
+ranks with constants from 1 to 60 do, and is level on Cranfield.
 """
 
 from __future__ import annotations

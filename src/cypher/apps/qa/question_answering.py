@@ -9,14 +9,14 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cypher.apps.qa.answers import Answer, AskResult, Timings, context_around
 from cypher.apps.qa.file_sources import AnyPath, real_path, sources_below
 from cypher.config import InferencePrecision
 from cypher.documents import And, Filter, MetaValue, parse_filter
-from cypher.errors import DataError, ModelError
+from cypher.errors import DataError
+from cypher.tasks.find_reader import find_reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from cypher.apps.qa.store import PassageStore
     from cypher.apps.qa.writer_lock import OnWait
     from cypher.tasks.embed import Embedder
-
-PRETRAINED = Path(__file__).parents[2] / "pretrained"
 
 
 class QuestionAnswering:
@@ -228,22 +226,6 @@ class QuestionAnswering:
             ),
             notes=_notes(question, reader, passages),
         )
-
-
-def find_reader(name: AnyPath) -> Path:
-    """The folder of a reader: one that exists, or one that ships with the package.
-
-    Raises:
-        ModelError: There is neither.
-    """
-    for folder in (Path(name).expanduser(), PRETRAINED / name):
-        if (folder / "head_config.json").is_file():
-            return folder
-    shipped = sorted(path.parent.name for path in PRETRAINED.glob("*/head_config.json"))
-    raise ModelError(
-        f"there is no reader {os.fspath(name)}",
-        needed="the `reader` folder of a finished run" + "".join(f", or {name}" for name in shipped),
-    )
 
 
 def answers_of(result: ReadResult, passages: Sequence[RetrievedPassage]) -> tuple[Answer, ...]:

@@ -93,6 +93,7 @@ class Reader:
 
     Example:
         >>> from cypher.documents import Document, split_passages
+        >>> from cypher.tasks.find_reader import find_reader
         >>> from cypher.tasks.reader_folder import load_reader
         >>> passages = split_passages(Document(text="The tower was finished in 1889."))
         >>> reader = Reader(load_reader(find_reader("minilm-qa")))  # doctest: +SKIP

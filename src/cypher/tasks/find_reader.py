@@ -1,0 +1,32 @@
+"""A reader's name → its folder; loads no torch, so that a wrong name is told at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cypher.errors import ModelError
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+"""Readers that ship with the package, a folder each."""
+
+
+def is_reader(name: str | os.PathLike[str]) -> bool:
+    """Whether there is a reader of that name."""
+    return any((folder / "head_config.json").is_file() for folder in (Path(name).expanduser(), PRETRAINED / name))
+
+
+def find_reader(name: str | os.PathLike[str]) -> Path:
+    """The folder of a reader: one that exists, or one that ships with the package.
+
+    Raises:
+        ModelError: There is neither.
+    """
+    for folder in (Path(name).expanduser(), PRETRAINED / name):
+        if (folder / "head_config.json").is_file():
+            return folder
+    shipped = sorted(path.parent.name for path in PRETRAINED.glob("*/head_config.json"))
+    raise ModelError(
+        f"there is no reader {os.fspath(name)}",
+        needed="the `reader` folder of a finished run" + "".join(f", or {name}" for name in shipped),
+    )

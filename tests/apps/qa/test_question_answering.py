@@ -1,0 +1,260 @@
+"""The class over real files: indexed, found, read, and every answer at its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from reader_parts import write_reader
+
+from cypher.apps.qa import Answer, AskResult, QuestionAnswering, Timings
+from cypher.apps.qa.answer_page import answer_page
+from cypher.apps.qa.answers import context_around
+from cypher.documents import read_document
+from cypher.errors import ConfigError, DataError, ModelError, StoreError
+
+MILL = "The mill by the river was built in 1871. It burnt down in the winter of 1902."
+BREAD = "Rye bread is sold by the baker. On Fridays she is at the market."
+
+
+def paged_pdf(*pages: str) -> bytes:
+    """A PDF of a line a page, written by hand."""
+    kids = " ".join(f"{3 + 2 * number} 0 R" for number in range(len(pages)))
+    font = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
+    objects = ["<< /Type /Catalog /Pages 2 0 R >>", f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>"]
+    for number, line in enumerate(pages):
+        stream = f"BT /F1 12 Tf 72 720 Td ({line}) Tj ET"
+        objects.append(
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 {font} >> >> "
+            f"/Contents {4 + 2 * number} 0 R >>"
+        )
+        objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
+    text, offsets = "%PDF-1.4\n", []
+    for number, content in enumerate(objects, start=1):
+        offsets.append(len(text))
+        text += f"{number} 0 obj\n{content}\nendobj\n"
+    entries = "".join(f"{offset:010d} 00000 n \n" for offset in offsets)
+    size = len(objects) + 1
+    table = f"xref\n0 {size}\n0000000000 65535 f \n{entries}trailer << /Root 1 0 R /Size {size} >>\n"
+    return f"{text}{table}startxref\n{len(text)}\n%%EOF\n".encode()
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    return write_reader(tmp_path_factory.mktemp("reader"), tiny_bert)
+
+
+@pytest.fixture(scope="module")
+def docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("library") / "docs"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "mill.txt").write_text(MILL)
+    (folder / "deep" / "bread.md").write_text(f"# Bread\n\n{BREAD}\n")
+    (folder / "paged.pdf").write_bytes(
+        paged_pdf("The first page says nothing.", "The ferry to the island costs nothing.")
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def qa(docs: Path, reader: Path, tiny_bert: Path) -> QuestionAnswering:
+    qa = QuestionAnswering(docs.parent / "store", model=str(tiny_bert), reader=reader, precision="fp32")
+    report = qa.index(docs)
+    assert (report.added, report.problems) == (3, ())
+    return qa
+
+
+def test_the_json_of_a_result(qa: QuestionAnswering, docs: Path) -> None:
+    result = qa.ask("When was the mill built?", top_k_reader=2)
+    content = json.loads(json.dumps(result.to_dict()))
+    assert list(content) == ["query", "answers", "no_answer_score", "timings"]
+    assert content["query"] == "When was the mill built?"
+    assert list(content["timings"]) == ["retrieve_s", "read_s", "total_s"]
+    assert 0 < content["timings"]["retrieve_s"] + content["timings"]["read_s"] <= content["timings"]["total_s"] + 2e-4
+    keys = ["answer", "score", "context", "document", "document_id", "meta", "offset_start", "offset_end", "page"]
+    assert [list(answer) for answer in content["answers"]] == [keys] * 3
+    none = [answer for answer in content["answers"] if answer["answer"] is None]
+    assert none == [{**dict.fromkeys(keys), "score": content["no_answer_score"]}]
+    for answer in content["answers"]:
+        if answer["answer"] is None:
+            continue
+        document = read_document(answer["document"])
+        assert document.text[answer["offset_start"] : answer["offset_end"]] == answer["answer"]
+        assert answer["answer"] in answer["context"]
+        assert answer["context"] in document.text
+        assert (answer["document_id"], answer["meta"]) == (document.id, dict(document.meta))
+        assert answer["page"] == document.page_at(answer["offset_start"])
+
+
+def test_pages_are_those_of_the_answers(qa: QuestionAnswering, docs: Path) -> None:
+    result = qa.ask("What does the ferry to the island cost?", top_k_reader=8, where='format == "pdf"')
+    found = [answer for answer in result.answers if answer.answer is not None]
+    document = read_document(docs / "paged.pdf")
+    assert {answer.page for answer in found} == {1, 2}
+    assert all(answer.page == document.page_at(answer.offset_start or 0) for answer in found)
+
+
+@pytest.mark.parametrize(
+    ("where", "below", "names"),
+    [
+        (None, [], {"mill.txt", "bread.md", "paged.pdf"}),
+        ('format == "pdf"', [], {"paged.pdf"}),
+        ('format != "pdf"', ["deep"], {"bread.md"}),
+        (None, ["deep", "mill.txt"], {"bread.md", "mill.txt"}),
+        (None, ["../docs/mill.txt"], {"mill.txt"}),
+        ('format == "pdf"', ["mill.txt"], set()),
+        (None, ["mill"], set()),
+    ],
+)
+def test_only_documents_that_pass_are_read(
+    qa: QuestionAnswering, docs: Path, where: str | None, below: list[str], names: set[str]
+) -> None:
+    result = qa.ask("What is it?", top_k_reader=30, where=where, paths=[docs / name for name in below])
+    assert {Path(answer.document or "").name for answer in result.answers if answer.answer is not None} == names
+    if not names:
+        assert [(answer.answer, answer.score) for answer in result.answers] == [(None, 1.0)]
+        assert "no passage was found" in result.notes[0]
+
+
+def test_a_path_is_below_its_folder_by_a_link_too(qa: QuestionAnswering, docs: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(docs / "deep")
+    result = qa.ask("What is it?", paths=[tmp_path / "link"])
+    assert {answer.document for answer in result.answers} == {None, str(docs / "deep" / "bread.md")}
+
+
+def test_indexing_again_reads_only_what_changed(docs: Path, reader: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    qa = QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, precision="fp32", words=40)
+    (tmp_path / "a.txt").write_text(MILL)
+    (tmp_path / "b.txt").write_text(BREAD)
+    assert qa.index([tmp_path / "a.txt", tmp_path / "b.txt"]).added == 2
+    (tmp_path / "a.txt").write_text(MILL.replace("1871", "1872"))
+    report = qa.index([tmp_path / "a.txt", tmp_path / "b.txt"])
+    assert (report.added, report.updated, report.unchanged) == (0, 1, 1)
+    answers = qa.ask("When was the mill built?", top_k_reader=30).answers
+    assert not any("1871" in (answer.context or "") for answer in answers)
+    assert qa.index(tmp_path / "b.txt", rebuild=True).passages == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "options", "error", "message"),
+    [
+        ("", {}, DataError, "the question is empty"),
+        (" \n\t", {}, DataError, "the question is empty"),
+        ("Who?", {"where": "format =="}, ConfigError, "filter format == has the end"),
+        ("Who?", {"top_k_retriever": 0}, ConfigError, "top_k = 0"),
+        ("Who?", {"top_k_reader": -1}, ConfigError, "top_k = -1"),
+    ],
+)
+def test_questions_that_cannot_be_asked(
+    qa: QuestionAnswering, question: str, options: dict[str, str | int], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        qa.ask(question, **options)  # type: ignore[arg-type]
+
+
+def test_a_long_question_is_answered_as_far_as_it_is_read(qa: QuestionAnswering) -> None:
+    question = "When was the mill built? " * 400
+    result = qa.ask(question)
+    assert len(question) == 10_000
+    assert result.query == question
+    assert result.notes == ("the question has 6400 tokens and is read up to the first 20; ask a shorter one",)
+    assert qa.ask("When was the mill built?").notes == ()
+
+
+def test_what_is_missing_is_named(tmp_path: Path, reader: Path, tiny_bert: Path, docs: Path) -> None:
+    with pytest.raises(ModelError, match="there is no reader nobody: needs the `reader` folder of a finished run"):
+        QuestionAnswering(tmp_path, reader="nobody").ask("Who?")
+    with pytest.raises(StoreError, match="there is no store at"):
+        QuestionAnswering(tmp_path / "none", model=str(tiny_bert), reader=reader).ask("Who?")
+    with pytest.raises(DataError, match=r"none\.txt does not exist"):
+        # Told before the model is looked for.
+        QuestionAnswering(tmp_path, model="no-such-model").index([docs, tmp_path / "none.txt"])
+
+
+def test_a_store_of_another_model_is_refused(
+    docs: Path, qa: QuestionAnswering, reader: Path, make_tiny_bert: Callable[..., Path]
+) -> None:
+    other = QuestionAnswering(docs.parent / "store", model=str(make_tiny_bert(seed=9)), reader=reader)
+    for call in (lambda: other.ask("Who?"), lambda: other.index(docs)):
+        with pytest.raises(StoreError, match=r"was indexed with .*--rebuild"):
+            call()
+    assert qa.ask("Who?").answers
+
+
+def test_making_one_loads_nothing() -> None:
+    script = (
+        "import sys; from cypher.apps.qa import QuestionAnswering; QuestionAnswering('nowhere', reader='nobody');"
+        "print([name for name in ('torch', 'lancedb', 'pyarrow', 'numpy', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "characters", "expected"),
+    [
+        ("one two three four five", (8, 13), 100, "one two three four five"),
+        ("one two three four five", (8, 13), 4, "two three"),
+        ("one two three four five", (8, 13), 5, "two three four"),
+        ("one two three four five", (8, 13), 0, "three"),
+        ("one\n\n two  \t three", (6, 9), 4, "two"),
+        ("a" * 50, (20, 22), 5, "aa"),
+        ("three", (0, 5), 10, "three"),
+    ],
+)
+def test_contexts_are_cut_between_words(text: str, span: tuple[int, int], characters: int, expected: str) -> None:
+    left, right = context_around(text, *span, characters=characters)
+    assert left <= span[0]
+    assert span[1] <= right
+    assert text[left:right] == expected
+
+
+def answer_at(path: Path, text: str, answer: str, *, page: int | None = None) -> AskResult:
+    start = text.index(answer)
+    left, right = context_around(text, start, start + len(answer))
+    found = Answer(
+        answer=answer,
+        score=0.9,
+        context=text[left:right],
+        document=str(path),
+        document_id="d",
+        meta={},
+        offset_start=start,
+        offset_end=start + len(answer),
+        page=page,
+        context_start=left,
+    )
+    none = Answer(answer=None, score=0.1)
+    timings = Timings(retrieve_s=0.01, read_s=0.2, total_s=0.21)
+    return AskResult(query="What <is> it?", answers=(found, none), no_answer_score=0.1, timings=timings)
+
+
+def test_the_page_marks_the_answer_in_its_page(docs: Path) -> None:
+    text = read_document(docs / "paged.pdf").text
+    html = answer_page(answer_at(docs / "paged.pdf", text, "costs nothing", page=2))
+    assert '<mark class="c0" title="answer 0.90">costs nothing</mark>.</div>' in html
+    assert "The ferry to the island" in html
+    assert "The first page" not in html
+    assert f"{docs / 'paged.pdf'}:2" in html
+    assert "What &lt;is&gt; it?" in html
+    assert "2. No answer in these documents (0.10)" in html
+
+
+def test_the_page_shows_the_context_of_a_file_that_changed_or_went(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    text = f"{'word ' * 600}The answer is forty-two. {'word ' * 600}"
+    path.write_text(text)
+    result = answer_at(path, text, "forty-two")
+    whole = answer_page(result)
+    path.write_text(f"Something before. {text}")
+    changed = answer_page(result)
+    path.unlink()
+    assert changed == answer_page(result)
+    for html in (whole, changed):
+        assert '<mark class="c0" title="answer 0.90">forty-two</mark>' in html
+    assert 1000 < len(whole) - len(changed) < 4000
