@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -97,14 +98,14 @@ def test_offsets_count_in_the_document_and_overlapping_passages_give_an_answer_o
     years = ("1871", "1902", "1911", "1923", "1954", "1987")
     document = Document(text=" ".join(f"The mill was built in {year}. It burnt down later." for year in years))
     passages = split_passages(document, words=20, overlap_words=12)
-    assert any(one.end > other.start for one, other in zip(passages, passages[1:], strict=False))
+    assert any(one.end > other.start for one, other in itertools.pairwise(passages))
     result = reader.read(QUESTIONS[0], passages, top_k=5)
     spans = [(answer.start, answer.end) for answer in result.answers if answer.start is not None]
     assert len(spans) == 5
     for answer in result.answers:
         assert answer.text is None or document.text[answer.start : answer.end] == answer.text
     ordered = sorted((start, end or 0) for start, end in spans)
-    assert all(one[1] <= other[0] for one, other in zip(ordered, ordered[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(ordered))
 
 
 PAGE = "0123456789" * 3
