@@ -36,6 +36,7 @@ def help_is_quick() -> None:
         started = time.perf_counter()
         run(CYPHER, "--help")
         times.append(time.perf_counter() - started)
+    print(f"cypher --help: best of 5 {min(times):.2f} s")
     if min(times) > HELP_SECONDS:
         sys.exit(f"cypher --help takes {min(times):.2f} s: needs at most {HELP_SECONDS} s")
 
@@ -50,7 +51,9 @@ def answers_come_back() -> None:
             text = Path(answer["document"]).read_bytes().decode("utf-8")
             assert text[answer["offset_start"] : answer["offset_end"]] == answer["answer"], answer
     time.perf_counter()
+    started = time.perf_counter()
     again = json.loads(run(CYPHER, *question).stdout)
+    print(f"warm cypher qa ask: {time.perf_counter() - started:.2f} s")
     assert again["answers"] == first["answers"]
     for wrong in (["qa", "ask", "x", "no-such-folder"], ["qa", "ask", " ", "docs"], ["models", "info", "nonsense"]):
         ended = run(CYPHER, *wrong, expect=2 if wrong[0] == "qa" else 1)
@@ -67,6 +70,7 @@ def snippets_run() -> None:
             else:
                 for line in block.strip().splitlines():
                     run(*shlex.split(line))
+            print(f"{page}: {kind} block runs")
 
 
 def main() -> None:
