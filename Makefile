@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
 DOCS ?= docs
-Q ?= Which file formats can be read?
+Q ?= Which file formats are read?
 
 # cpu, or cuda for an NVIDIA GPU (a download of several GB).
 TORCH ?= cpu
@@ -50,7 +50,7 @@ lint: $(VENV)/.developer ## check style, types and the direction of imports
 	@$(VENV)/bin/lint-imports --no-logo
 
 bench: $(VENV)/.developer peers ## compare with peers, interleaved (takes long)
-	@for script in benchmarks/*.py; do \
+	@for script in $$(grep -l '^if __name__' benchmarks/*.py); do \
 	    echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; \
 	done
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import string
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -27,6 +28,10 @@ REAL_CACHE = cache_folder()
 # Sums in parallel round by the number of threads: a fixed one gives the same figures on every machine.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and all programs they start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

@@ -98,7 +98,7 @@ class _Lines:
             self.told = time.monotonic()
             seconds = (self.told - self.began) / (step - self.first) * (self.total - step)
             note(
-                f"step {step}/{self.total}  loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s  "
+                f"step {step} of {self.total}: loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s, "
                 f"{seconds / 60:.0f} min left"
             )
 
@@ -145,8 +145,8 @@ def _watcher() -> _Lines:
 
 
 def _scores(step: int, scores: dict[str, float], best: bool) -> str:
-    shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
-    return f"step {step}: {shown}{'  (best so far)' if best else ''}"
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+    return f"step {step}: {shown}{' (best so far)' if best else ''}"
 
 
 def _interrupted(watcher: _Lines) -> CypherError:

@@ -256,6 +256,8 @@ import os, sys
 import lancedb, filelock, pyarrow
 from cypher.apps.qa.store import PassageStore
 from cypher.errors import StoreError
+# What is imported late must be read while it still can be: a checkout may lie in a private folder.
+PassageStore.open({str(store_folder)!r}, model={model!r}, width={WIDTH}).full_text("copper", limit=3)
 os.setuid(65534)
 store = PassageStore.open({str(store_folder)!r}, model={model!r}, width={WIDTH})
 print(store.full_text("copper", limit=3).num_rows, store.stats().passages)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from cypher.apps.qa.answers import Answer, AskResult, Timings, context_around
 from cypher.apps.qa.file_sources import AnyPath, real_path, sources_below
 from cypher.config import InferencePrecision
-from cypher.documents import And, Filter, MetaValue, parse_filter
+from cypher.documents import And, Filter, MetaValue, find_files, parse_filter
 from cypher.errors import DataError
 from cypher.tasks.find_reader import find_reader
 
@@ -72,17 +71,16 @@ class QuestionAnswering:
         self._store: PassageStore | None = None
 
     def load(self) -> None:
-        """Load both models now; the first question would otherwise wait for it.
+        """Load both models and the store's library now; the first question would otherwise wait for it.
 
         Raises:
             ModelError: The encoder or the reader cannot be found or does not fit.
         """
-        # The store's library takes as long to import as the weights to load, and the two hardly disturb each other.
-        importing = threading.Thread(target=_import_store_library)
-        importing.start()
         self.embedder()
         self.reader()
-        importing.join()
+        # Without it the store says what to install.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("lancedb")
 
     def embedder(self) -> Embedder:
         """The sentence encoder, laid out for inference."""
@@ -156,27 +154,25 @@ class QuestionAnswering:
             StoreError: The store cannot be used, or the disk is full.
         """
         from cypher.apps.qa.index import index_paths
-        from cypher.documents import find_files
 
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        # A wrong path is told before weights are loaded; folders, which may have become empty, are left to the index.
-        files = [path for path in given if not os.path.isdir(path)]
-        if files or not given:
-            find_files(files)
+        _require(given)
         store = self.store(create=True, rebuild=rebuild)
         return index_paths(store, given, self.embedder(), progress=progress, on_problem=on_problem, on_wait=on_wait)
 
-    def check(self, question: str, *, where: str | Filter | None = None) -> None:
-        """Raise at once what :meth:`ask` would raise after its models are loaded, or after a long indexing.
+    def check(self, question: str, *, where: str | Filter | None = None, paths: Sequence[AnyPath] = ()) -> None:
+        """Raise at once what :meth:`index` and :meth:`ask` would raise after models are loaded and files are read.
 
         Raises:
-            DataError: The question is empty.
+            DataError: The question is empty, or a path does not exist.
             ConfigError: The filter does not parse.
             ModelError: There is no such reader.
         """
         if not question.strip():
             raise DataError("the question is empty", needed="at least one word")
         _condition(where, ())
+        if paths:
+            _require(paths)
         find_reader(self.reader_name)
 
     def ask(
@@ -226,6 +222,13 @@ class QuestionAnswering:
             ),
             notes=_notes(question, reader, passages),
         )
+
+
+def _require(paths: Sequence[AnyPath]) -> None:
+    """Refuse paths that do not exist; folders, which may have become empty, are left to the index."""
+    files = [path for path in paths if not os.path.isdir(path)]
+    if files or not paths:
+        find_files(files)
 
 
 def answers_of(result: ReadResult, passages: Sequence[RetrievedPassage]) -> tuple[Answer, ...]:
@@ -299,9 +302,3 @@ def _notes(question: str, reader: Reader, passages: Sequence[RetrievedPassage]) 
     if not passages:
         notes.append("no passage was found: the store is empty, or no document passes the filter")
     return tuple(notes)
-
-
-def _import_store_library() -> None:
-    # Without it the store says what to install.
-    with contextlib.suppress(ImportError):
-        importlib.import_module("lancedb")
