@@ -60,16 +60,17 @@ def work_of(side: str, options: argparse.Namespace) -> None:
 
 
 def gemm_peak(precision: str, threads: int) -> float:
-    """Floating-point operations a second of a large matrix product, the most of several."""
+    """Operations a second of a large matrix product in that precision, the most of several."""
     import torch
 
     torch.set_num_threads(threads)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    left, right = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[precision]
+    multiply = torch._int_mm if precision == "int8" else torch.mm
+    left, right = ((torch.randn(2048, 2048) * 40).to(dtype) for _ in range(2))
     times = []
     for _ in range(12):
         started = time.perf_counter()
-        left @ right
+        multiply(left, right)
         times.append(time.perf_counter() - started)
     return 2 * 2048**3 / min(times)
 
@@ -90,7 +91,9 @@ def operations(texts: list[str]) -> float:
 def main() -> None:
     """Compare, and print one JSON object."""
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of ours; the peer's is fp32")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16", "int8"), default="fp32", help="of ours; the peer's is fp32"
+    )
     parser.add_argument("--limit", type=int, default=512, help="passages (default 512)")
     parser.add_argument("--peer-batch-size", type=int, default=32, help="the peer's own default is 32")
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -110,9 +113,10 @@ def main() -> None:
     cosine = float((vectors[0] * vectors[1]).sum(1).min())
     made = report("embed", ours, peer, runs, precision=options.precision, smallest_cosine=round(cosine, 6))
     made["passages_per_s"] = [round(len(texts) / made["ours_s"], 1), round(len(texts) / made["peer_s"], 1)]
-    made["share_of_gemm_peak"] = round(
-        operations(texts) / made["ours_s"] / gemm_peak(options.precision, options.threads), 3
-    )
+    wanted, peak = operations(texts), gemm_peak(options.precision, options.threads)
+    made["gigaflop"] = round(wanted / 1e9, 1)
+    made["gemm_peak_gflops"] = round(peak / 1e9, 1)
+    made["share_of_gemm_peak"] = round(wanted / made["ours_s"] / peak, 3)
     print(json.dumps(made))
 
 

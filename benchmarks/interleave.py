@@ -32,6 +32,7 @@ class Worker:
 
     def __init__(self, command: Sequence[str], *, threads: int) -> None:
         self.command = list(command)
+        self.threads = threads
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -90,7 +91,7 @@ def report(name: str, ours: Worker, peer: Worker, runs: tuple[list[Any], list[An
         **more,
         "ours": {"command": _shown(ours.command), **ours.versions},
         "peer": {"command": _shown(peer.command), **peer.versions},
-        "threads": int(os.environ.get("OMP_NUM_THREADS", "2")),
+        "threads": [ours.threads, peer.threads],
         "machine": {"cpu": platform.processor() or platform.machine(), "flags": cpu_flags()},
     }
 

@@ -66,15 +66,21 @@ class Linear(nn.Linear):
             self.weight.copy_(cast(Delta, delta).merged(self.weight))
         self.deltas.clear()
 
-    def pack(self, precision: InferencePrecision, activation: str | None = None) -> None:
+    def pack(
+        self,
+        precision: InferencePrecision,
+        activation: str | None = None,
+        output_dtype: torch.dtype = torch.float32,
+    ) -> None:
         """Lay the weight out for this machine's fastest inference kernel; training is over for this layer.
 
         Args:
             precision: ``fp32``, ``bf16`` or ``int8``.
             activation: ``"gelu"`` to apply it inside the kernel; the caller then leaves it out.
+            output_dtype: Of ``int8``; the others give back the dtype they are given.
         """
         self.merge()
-        self.packed = pack_linear(self.weight.detach(), self.bias, precision, activation)
+        self.packed = pack_linear(self.weight.detach(), self.bias, precision, activation, output_dtype)
         # The packed copy replaces the weight; keeping both would double the model's memory.
         self.weight = nn.Parameter(torch.empty(0), requires_grad=False)
         if self.bias is not None:
