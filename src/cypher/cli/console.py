@@ -141,22 +141,29 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 @contextmanager
-def bytes_progress() -> Iterator[Progress | None]:
-    """A progress bar for downloads, as a callback; ``None`` when stderr is no terminal.
+def progress_bars(*, of_bytes: bool = False) -> Iterator[Progress | None]:
+    """Progress on stderr as a callback, a bar for each kind of work; ``None`` when stderr is no terminal.
+
+    Args:
+        of_bytes: Show sizes and speed, as for a download, instead of a percentage and the time left.
 
     Example:
-        >>> with bytes_progress() as progress:
+        >>> with progress_bars(of_bytes=True) as progress:
         ...     folder = resolve("minilm", progress=progress)  # doctest: +SKIP
     """
     if not sys.stderr.isatty():
         yield None
         return
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    last = (
+        (rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn())
+        if of_bytes
+        else (rich_progress.TaskProgressColumn(), rich_progress.TimeRemainingColumn())
+    )
+    columns = (rich_progress.TextColumn("{task.description}"), rich_progress.BarColumn(), *last)
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cypher.cli.console import JsonOption, bytes_progress, note, print_json, print_table
+from cypher.cli.console import JsonOption, note, print_json, print_table, progress_bars
 from cypher.errors import ModelError
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch and export models; see what combines with what.")
@@ -57,7 +57,7 @@ def fetch(name: Name, json: JsonOption = False) -> None:
     """Fetch a model into the cache, check it, and print where it is."""
     from cypher.hub import resolve
 
-    with bytes_progress() as progress:
+    with progress_bars(of_bytes=True) as progress:
         path = resolve(name, progress=progress)
     if json:
         print_json({"name": name, "path": path, "bytes": _bytes_of(path)})
@@ -96,7 +96,7 @@ def export(
         export_reader(load_reader(find_reader(name)), folder)
         _exported(name, folder, "AutoModelForQuestionAnswering", json=json)
         return
-    with bytes_progress() as progress:
+    with progress_bars(of_bytes=True) as progress:
         path = resolve(name, progress=progress)
     if path.suffix == ".gguf":
         raise ModelError(f"{name} is a GGUF file", needed="a safetensors model", change="choose another to export")

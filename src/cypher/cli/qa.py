@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cypher.cli.console import JsonOption, note, print_json, print_table, visible
+from cypher.cli.console import JsonOption, note, print_json, print_table, progress_bars, visible
 from cypher.errors import DataError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def evaluate(
     paragraphs = read_squad(locate(file))
     from cypher.apps.qa.evaluate import evaluate as measure
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         report = measure(
             qa, paragraphs, mode=mode, limit=limit, top_k_retriever=top_k_retriever, progress=progress
         ).to_dict()
@@ -167,7 +167,7 @@ def tune(
     folder = out or Path("runs") / f"qa-tune-{path.name.split('.')[0]}"
     from cypher.apps.qa.tune import tune as sweep
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         report = sweep(qa, paragraphs, folder=folder, limit=limit, progress=progress)
     if json:
         print_json(report.to_dict())
@@ -222,7 +222,7 @@ def _uncollected() -> Iterator[None]:
 
 def _index(qa: QuestionAnswering, paths: list[Path], *, rebuild: bool) -> IndexReport:
     """Index with a bar and a line for each file that cannot be read; nothing readable at all is an error."""
-    with _progress() as progress:
+    with progress_bars() as progress:
         report = qa.index(
             paths,
             rebuild=rebuild,
@@ -274,24 +274,3 @@ def _shown(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on stderr for each kind of work; ``None`` when stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what)
-            bars.update(tasks[what], completed=done, total=total or None)
-
-        yield show

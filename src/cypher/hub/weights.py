@@ -94,7 +94,7 @@ def _pickle_refused(path: Path) -> ModelError:
     return ModelError(
         f"{path} is a pickle, which can run code when read",
         needed="safetensors",
-        change="convert it once: safetensors.torch.save_file(torch.load(…, weights_only=True), …)",
+        change="convert it where you trust it: load it with the library that wrote it and save it as safetensors",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 
 class NameMap:
@@ -43,10 +43,6 @@ class NameMap:
     def to_theirs(self, name: str) -> str | None:
         """The checkpoint's name of our parameter; ``None`` when the table does not know it."""
         return self._translate(name, self._theirs)
-
-    def unknown(self, names: Iterable[str]) -> list[str]:
-        """Those checkpoint names that the table does not know."""
-        return [name for name in names if self.to_ours(name) is None]
 
     @staticmethod
     def _pattern(name: str) -> re.Pattern[str]:

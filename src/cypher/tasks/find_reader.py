@@ -13,7 +13,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 def is_reader(name: str | os.PathLike[str]) -> bool:
     """Whether there is a reader of that name."""
-    return any((folder / "head_config.json").is_file() for folder in (Path(name).expanduser(), PRETRAINED / name))
+    return _folder_of(name) is not None
 
 
 def find_reader(name: str | os.PathLike[str]) -> Path:
@@ -22,11 +22,15 @@ def find_reader(name: str | os.PathLike[str]) -> Path:
     Raises:
         ModelError: There is neither.
     """
-    for folder in (Path(name).expanduser(), PRETRAINED / name):
-        if (folder / "head_config.json").is_file():
-            return folder
+    if folder := _folder_of(name):
+        return folder
     shipped = sorted(path.parent.name for path in PRETRAINED.glob("*/head_config.json"))
     raise ModelError(
         f"there is no reader {os.fspath(name)}",
         needed="the `reader` folder of a finished run" + "".join(f", or {name}" for name in shipped),
     )
+
+
+def _folder_of(name: str | os.PathLike[str]) -> Path | None:
+    folders = (Path(name).expanduser(), PRETRAINED / name)
+    return next((folder for folder in folders if (folder / "head_config.json").is_file()), None)
