@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cypher.layers.linear import Linear
+
+if TYPE_CHECKING:
+    from cypher.config import InferencePrecision
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 
@@ -42,3 +45,8 @@ class FeedForward(nn.Module):
             inner = ACTIVATIONS[self.activation](inner)
         update: Tensor = self.down(inner)
         return update
+
+    def pack(self, precision: InferencePrecision) -> None:
+        """Lay both weights out, exact GELU inside the first."""
+        self.up.pack(precision, "gelu" if self.activation == "gelu" else None)
+        self.down.pack(precision)

@@ -145,7 +145,7 @@ def pack_linear(
     weight: Tensor,
     bias: Tensor | None,
     precision: str,
-    activation: str | None,
+    activation: str | None = None,
     output_dtype: torch.dtype = torch.float32,
 ) -> PackedLinear:
     """Pack one linear layer.

@@ -79,9 +79,19 @@ class Linear(nn.Linear):
             activation: ``"gelu"`` to apply it inside the kernel; the caller then leaves it out.
             output_dtype: Of ``int8``; the others give back the dtype they are given.
         """
+        weight, bias = self.release()
+        self.packed = pack_linear(weight, bias, precision, activation, output_dtype)
+
+    def release(self) -> tuple[Tensor, Tensor | None]:
+        """Give the merged weight and bias to a kernel; the layer keeps none, which would double the memory."""
         self.merge()
-        self.packed = pack_linear(self.weight.detach(), self.bias, precision, activation, output_dtype)
-        # The packed copy replaces the weight; keeping both would double the model's memory.
+        weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
         self.weight = nn.Parameter(torch.empty(0), requires_grad=False)
         if self.bias is not None:
             self.bias = nn.Parameter(torch.empty(0), requires_grad=False)
+        return weight, bias
+
+    @property
+    def is_released(self) -> bool:
+        """Whether a kernel has its weight."""
+        return self.weight.numel() == 0

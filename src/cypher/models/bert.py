@@ -20,7 +20,6 @@ from cypher.layers.block import Block
 from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import Activation, FeedForward
 from cypher.layers.linear import Linear
-from cypher.layers.precision import fastest_precision
 from cypher.layers.sites import HiddenSite, JoinSite
 from cypher.models.model import Encoded, Model
 from cypher.models.name_map import NameMap
@@ -235,14 +234,10 @@ class Bert(Model):
     def pack(self, precision: InferencePrecision) -> None:
         """Merge what is attached and lay all weights out for inference in ``precision``; training is over."""
         for module in self.modules():
-            if isinstance(module, FeedForward):
-                module.up.pack(precision, "gelu" if module.activation == "gelu" else None)
-            elif isinstance(module, FullAttention) and precision == "int8" and fastest_precision() == "bf16":
-                # Attention's own products have no 8-bit form; these three make it run in bf16.
-                for linear in (module.query, module.key, module.value):
-                    linear.pack(precision, output_dtype=torch.bfloat16)
-        for module in self.modules():
-            if isinstance(module, Linear) and module.packed is None:
+            # The layers that pack several weights together come before those weights.
+            if isinstance(module, Linear) and module.is_released:
+                continue
+            if isinstance(module, (FeedForward, FullAttention, Linear)):
                 module.pack(precision)
         if precision == "bf16":
             self.to(torch.bfloat16)
