@@ -84,7 +84,7 @@ def test_the_same_file_by_another_path_is_the_same(
     assert counts(index_paths(store, "files", embedder)) == (2, 0, 0, 0)
     for path in (tmp_path / "files", tmp_path / "link", "files/../files", ["files/000.txt", "files/001.txt"]):
         assert counts(index_paths(store, path, embedder)) == (0, 0, 0, 2)
-    assert {meta["path"] for _, meta in store.metas()} == {"files/000.txt", "files/001.txt"}
+    assert {document.meta["path"] for document in store.documents()} == {"files/000.txt", "files/001.txt"}
 
 
 def test_broken_files_are_reported_and_keep_their_passages(tmp_path: Path, embedder: Embedder) -> None:

@@ -127,6 +127,19 @@ def test_a_path_is_below_its_folder_by_a_link_too(qa: QuestionAnswering, docs: P
     assert {answer.document for answer in result.answers} == {None, str(docs / "deep" / "bread.md")}
 
 
+def test_documents_are_below_their_folder_from_wherever_it_is_asked(
+    docs: Path, reader: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qa = QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, precision="fp32", words=40)
+    monkeypatch.chdir(docs.parent)
+    qa.index(docs.name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for path in (docs / "mill.txt", Path(os.path.relpath(docs / "mill.txt"))):
+        result = qa.ask("What is it?", paths=[path])
+        assert {answer.document for answer in result.answers if answer.answer} == {f"{docs.name}/mill.txt"}
+
+
 def test_indexing_again_reads_only_what_changed(docs: Path, reader: Path, tiny_bert: Path, tmp_path: Path) -> None:
     qa = QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, precision="fp32", words=40)
     (tmp_path / "a.txt").write_text(MILL)

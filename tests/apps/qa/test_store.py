@@ -152,7 +152,7 @@ def test_damage_is_one_line_and_rebuild_mends_it(store_folder: Path, embedder: E
 def test_damage_found_while_in_use(store_folder: Path, embedder: Embedder) -> None:
     store = reopen(store_folder, embedder)
     delete("passages.lance/data")(store_folder)
-    for use in (store.contents, store.metas, store.check, lambda: Retriever(store, embedder).retrieve("apple")):
+    for use in (store.contents, store.documents, store.check, lambda: Retriever(store, embedder).retrieve("apple")):
         with pytest.raises(StoreError, match="is damaged"):
             use()
 

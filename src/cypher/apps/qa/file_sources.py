@@ -30,6 +30,24 @@ def sources_below(sources: Iterable[str], path: str) -> list[str]:
     return [source for source in sources if source == path or source.startswith(below)]
 
 
+def is_below(source: str, paths: Iterable[AnyPath]) -> bool:
+    """Whether a stored source is one of some files or lies in one of some folders, by its name or by where links lead.
+
+    A document that came without a file, whose source is no absolute path, is nowhere.
+
+    Example:
+        >>> is_below("/docs/a.txt", ["/docs"]), is_below("document:1", ["/"])
+        (True, False)
+    """
+    if not os.path.isabs(source):
+        return False
+    return any(
+        bool(sources_below([source], shown(os.path.abspath(path))))
+        or bool(sources_below({source, real_path(source)}, real_path(path)))
+        for path in paths
+    )
+
+
 def find_sources(
     roots: Sequence[AnyPath], known: Iterable[str], *, on_error: Callable[[DataError], None]
 ) -> dict[str, Path]:

@@ -7,19 +7,16 @@ import importlib
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cypher.apps.qa.answers import Answer, AskResult, Timings, context_around
-from cypher.apps.qa.file_sources import AnyPath, real_path, sources_below
+from cypher.apps.qa.file_sources import AnyPath
 from cypher.config import InferencePrecision
-from cypher.documents import And, Filter, MetaValue, find_files, parse_filter
+from cypher.documents import Filter, find_files, parse_filter
 from cypher.errors import DataError
 from cypher.tasks.find_reader import find_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cypher.apps.qa.index import IndexReport, OnProblem, Progress
     from cypher.apps.qa.reader import ReadAnswer, Reader, ReadResult
     from cypher.apps.qa.retrieve import RetrievedPassage
@@ -170,7 +167,7 @@ class QuestionAnswering:
         """
         if not question.strip():
             raise DataError("the question is empty", needed="at least one word")
-        _condition(where, ())
+        _parsed(where)
         if paths:
             _require(paths)
         find_reader(self.reader_name)
@@ -202,13 +199,14 @@ class QuestionAnswering:
             StoreError: There is no store, or it cannot be used.
         """
         self.check(question, where=where)
-        condition = _condition(where, paths)
         self.load()
         reader, store, embedder = self.reader(), self.store(), self.embedder()
         from cypher.apps.qa.retrieve import Retriever
 
         started = time.perf_counter()
-        passages = Retriever(store, embedder).retrieve(question, top_k=top_k_retriever, where=condition)
+        passages = Retriever(store, embedder).retrieve(
+            question, top_k=top_k_retriever, where=_parsed(where), below=paths
+        )
         retrieved = time.perf_counter()
         result = reader.read(question, passages, top_k=top_k_reader)
         read = time.perf_counter()
@@ -260,33 +258,8 @@ def _placed(found: ReadAnswer, passage: RetrievedPassage) -> Answer:
     )
 
 
-@dataclass(frozen=True)
-class _Below(Filter):
-    """Documents at or below one of some paths, by their names or by where links lead."""
-
-    paths: tuple[AnyPath, ...]
-
-    def matches(self, meta: Mapping[str, MetaValue]) -> bool:
-        """Whether the document's file is one of them or below one."""
-        path = meta.get("path")
-        return isinstance(path, str) and any(
-            bool(sources_below([place], root))
-            for given in self.paths
-            for place, root in (
-                (os.path.abspath(path), os.path.abspath(given)),
-                (real_path(path), real_path(given)),
-            )
-        )
-
-
-def _condition(where: str | Filter | None, paths: Sequence[AnyPath]) -> Filter | None:
-    """Both conditions as one."""
-    given = parse_filter(where) if isinstance(where, str) else where
-    below = _Below(tuple(paths)) if paths else None
-    conditions = tuple(condition for condition in (given, below) if condition is not None)
-    if len(conditions) == 2:
-        return And(conditions)
-    return conditions[0] if conditions else None
+def _parsed(where: str | Filter | None) -> Filter | None:
+    return parse_filter(where) if isinstance(where, str) else where
 
 
 def _notes(question: str, reader: Reader, passages: Sequence[RetrievedPassage]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cypher.apps.qa.file_sources import AnyPath, is_below
 from cypher.apps.qa.fusion import Floats, descending, fused, with_feedback
 from cypher.apps.qa.passage_table import one_of, own_text, vectors_of
 from cypher.apps.qa.store import PassageStore
@@ -79,22 +80,25 @@ class Retriever:
         self.store = store
         self.embedder = embedder
 
-    def retrieve(self, query: str, *, top_k: int = 10, where: Filter | None = None) -> list[RetrievedPassage]:
+    def retrieve(
+        self, query: str, *, top_k: int = 10, where: Filter | None = None, below: Sequence[AnyPath] = ()
+    ) -> list[RetrievedPassage]:
         """The best passages for a query, best first.
 
         Args:
             query: A question or key words.
             top_k: Most passages to give.
             where: Only passages of documents whose meta matches; the others do not count towards ``top_k``.
+            below: Only passages of these files and of files in these folders; none = all of the store.
 
         Raises:
             ConfigError: An empty query, or ``top_k`` below 1.
             StoreError: The store is damaged.
         """
-        return self.retrieve_many([query], top_k=top_k, where=where)[0]
+        return self.retrieve_many([query], top_k=top_k, where=where, below=below)[0]
 
     def retrieve_many(
-        self, queries: Sequence[str], *, top_k: int = 10, where: Filter | None = None
+        self, queries: Sequence[str], *, top_k: int = 10, where: Filter | None = None, below: Sequence[AnyPath] = ()
     ) -> list[list[RetrievedPassage]]:
         """As `retrieve`, for many queries embedded at once; one list for each."""
         if top_k < 1:
@@ -102,20 +106,22 @@ class Retriever:
         for number, query in enumerate(queries, start=1):
             if not query.strip():
                 raise ConfigError(f"query {number} of {len(queries)} is empty", needed="a question or key words")
-        condition = self._condition(where)
+        condition = self._condition(where, below)
         if condition == _NOTHING:
             return [[] for _ in queries]
         vectors = self.embedder.embed(queries)
         return [self._search(query, vector, top_k, condition) for query, vector in zip(queries, vectors, strict=True)]
 
-    def _condition(self, where: Filter | None) -> str | None:
-        """The filter as SQL over document ids: whichever list is shorter, of those that match or do not."""
-        if where is None:
+    def _condition(self, where: Filter | None, below: Sequence[AnyPath]) -> str | None:
+        """Both conditions as SQL over document ids: whichever list is shorter, of those that match or do not."""
+        if where is None and not below:
             return None
         matching: list[str] = []
         others: list[str] = []
-        for document_id, meta in self.store.metas():
-            (matching if where.matches(meta) else others).append(document_id)
+        for document in self.store.documents():
+            is_match = where is None or where.matches(document.meta)
+            is_match = is_match and (not below or is_below(document.source, below))
+            (matching if is_match else others).append(document.document_id)
         if not matching:
             return _NOTHING
         if not others:

@@ -51,6 +51,15 @@ _KEPT_FOR_READERS = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredDocument:
+    """What is known of a document without its passages; ``source`` is its file's full path or ``document:ID``."""
+
+    document_id: str
+    source: str
+    meta: dict[str, MetaValue]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreStats:
     """Size of a store; ``bytes`` on disk, versions kept for readers included."""
 
@@ -172,10 +181,13 @@ class PassageStore:
         rows = self._first_passages(["source", "content_hash"])
         return dict(zip(rows["source"].to_pylist(), rows["content_hash"].to_pylist(), strict=True))
 
-    def metas(self) -> list[tuple[str, dict[str, MetaValue]]]:
-        """Id and meta of every document."""
-        rows = self._first_passages(["document_id", "meta"])
-        return list(zip(rows["document_id"].to_pylist(), map(json.loads, rows["meta"].to_pylist()), strict=True))
+    def documents(self) -> list[StoredDocument]:
+        """What filters look at, of every document."""
+        rows = self._first_passages(["document_id", "source", "meta"])
+        return [
+            StoredDocument(document_id=row["document_id"], source=row["source"], meta=json.loads(row["meta"]))
+            for row in rows.to_pylist()
+        ]
 
     def stats(self) -> StoreStats:
         """How much is stored."""
