@@ -62,6 +62,24 @@ def test_an_exported_folder_loads_in_transformers_and_computes_the_same(
     assert capsys.readouterr().err == f"error: {tmp_path / 'out'} is not empty; give a new folder\n"
 
 
+@pytest.mark.real_weights
+def test_the_exported_reader_answers_in_transformers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    folder = tmp_path / "out"
+    assert run(["models", "export", "minilm-qa", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["transformers_class"] == "AutoModelForQuestionAnswering"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    reader = transformers.AutoModelForQuestionAnswering.from_pretrained(folder)
+    passage = "The fair of Kiel is held in June. Since 1977 it has been at the river."
+    inputs = tokenizer("When is the fair held?", passage, return_tensors="pt")
+    with torch.inference_mode():
+        scores = reader(**inputs)
+    start, end = scores.start_logits[0, 1:].argmax() + 1, scores.end_logits[0, 1:].argmax() + 1
+    assert tokenizer.decode(inputs["input_ids"][0, start : end + 1]) in {"june", "in june"}
+
+
 def test_the_matrix_gives_a_reason_for_every_no(capsys: pytest.CaptureFixture[str]) -> None:
     rows = printed_json(capsys, "models", "matrix")["matrix"]
     assert all(bool(row["reason"]) != row["ok"] for row in rows)

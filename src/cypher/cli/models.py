@@ -121,7 +121,7 @@ def matrix(json: JsonOption = False) -> None:
 
 def _exported(name: str, folder: Path, loader: str, *, json: bool) -> None:
     if json:
-        print_json({"name": name, "path": folder.absolute(), "bytes": _bytes_of(folder)})
+        print_json({"name": name, "path": folder.absolute(), "bytes": _bytes_of(folder), "transformers_class": loader})
     else:
         note(f"load it with transformers.{loader}.from_pretrained({str(folder)!r})")
         print(folder)

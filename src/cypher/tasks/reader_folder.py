@@ -19,6 +19,13 @@ from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan
 from cypher.train.task import HeadedModel
 
+# By model_type: what transformers calls the encoder in its class for question answering, and that class.
+_QUESTION_ANSWERING = {
+    "bert": ("bert", "BertForQuestionAnswering"),
+    "roberta": ("roberta", "RobertaForQuestionAnswering"),
+    "xlm-roberta": ("roberta", "XLMRobertaForQuestionAnswering"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpanReader:
@@ -112,12 +119,12 @@ def export_reader(reader: SpanReader, folder: Path) -> None:
     Adapter.merge(reader.loaded.model)
     export_model(reader.loaded, folder)
     config = read_config(folder)
-    family = "bert" if config["model_type"] == "bert" else "roberta"
+    family, architecture = _QUESTION_ANSWERING[config["model_type"]]
     # transformers' classes with a head keep the encoder under its family's name, and this one has no pooler.
     encoder = {name: tensor for name, tensor in read_safetensors(folder).items() if not name.startswith("pooler.")}
     head = {name.replace("scores", "qa_outputs"): tensor for name, tensor in reader.model.head.state_dict().items()}
     write_safetensors(
         folder / "model.safetensors", {**{f"{family}.{name}": tensor for name, tensor in encoder.items()}, **head}
     )
-    config["architectures"] = [f"{'Bert' if family == 'bert' else 'Roberta'}ForQuestionAnswering"]
+    config["architectures"] = [architecture]
     write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
