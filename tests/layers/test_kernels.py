@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,11 +107,29 @@ def test_an_unknown_precision_is_refused(precision: str) -> None:
         pack_linear(torch.ones(2, 2), None, precision, None)
 
 
+def has_instructions(flag: str) -> bool:
+    """Whether this machine says it has them; only Linux is asked."""
+    described = Path("/proc/cpuinfo")
+    return described.exists() and flag in described.read_text().split()
+
+
 @needs_int8
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the instruction sets named are those of x86")
 @pytest.mark.parametrize(
     ("instructions", "said"),
-    [("AVX2_VNNI", "exact"), ("AVX2", "needs 8-bit products without overflow (VNNI instructions); take precision")],
+    [
+        pytest.param(
+            "AVX512_CORE_VNNI",
+            "exact",
+            marks=pytest.mark.skipif(not has_instructions("avx512_vnni"), reason="needs a processor with AVX-512 VNNI"),
+        ),
+        pytest.param(
+            "AVX2_VNNI",
+            "exact",
+            marks=pytest.mark.skipif(not has_instructions("avx_vnni"), reason="needs a processor with AVX VNNI"),
+        ),
+        ("AVX2", "needs 8-bit products without overflow (VNNI instructions); take precision"),
+    ],
 )
 def test_int8_is_refused_where_products_overflow(instructions: str, said: str) -> None:
     """A process of its own, since oneDNN reads which instructions it may use once."""

@@ -59,7 +59,7 @@ class BertConfig(BaseModel):
 
     Example:
         >>> BertConfig(vocabulary_size=100, width=8, n_layers=1, n_heads=2, inner_width=16).num_params()
-        5816
+        5600
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -202,6 +202,10 @@ class Bert(Model):
             feedforward=FeedForward(width=config.width, inner_width=config.inner_width, activation=config.activation),
             feedforward_join=join(),
         )
+
+    def token_vectors(self) -> Tensor:
+        """The table that token ids are looked up in, ``(vocabulary, width)``."""
+        return self.embeddings.token.weight
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Hidden states that enter the first block, ``(batch, seq, width)``.

@@ -75,6 +75,10 @@ class Model(nn.Module, ABC):
                 parameter.data = parameter.data.to(dtype)
 
     @abstractmethod
+    def token_vectors(self) -> Tensor:
+        """The table that token ids are looked up in, ``(vocabulary, width)``."""
+
+    @abstractmethod
     def embed(self, inputs: Inputs) -> Tensor:
         """Hidden states that enter the first block, ``(batch, seq, width)``."""
 

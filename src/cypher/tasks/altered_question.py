@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cypher.tasks.answer_metrics import normalise_answer
+from cypher.tasks.similar_words import STEM_LETTERS, SimilarWords
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 # A number, or capitalised words in a row that do not open the sentence.
 _NUMBER = re.compile(r"\b\d[\d,.]*\d\b|\b\d\b")
 _NAME = re.compile(r"(?<=[\w,;] )(?!I\b)[A-Z][\w'’.-]*\w(?: [A-Z][\w'’.-]*\w)*")
 _ENDINGS = ("ing", "ed", "ly", "est", "er", "s")
+# One of so many likest words is drawn.
+_CHOICES = 6
 
 _FUNCTION_WORDS = frozenset(
     """
@@ -94,6 +97,7 @@ class Asked:
         answers: Gold answers; never put into the question.
         siblings: Other questions about the same passage.
         strangers: Questions about other passages of the same article.
+        similar_words: Where similar words come from.
     """
 
     question: str
@@ -101,6 +105,7 @@ class Asked:
     answers: Sequence[str]
     siblings: Sequence[str] = ()
     strangers: Sequence[str] = ()
+    similar_words: SimilarWords
 
 
 def swap_name(asked: Asked, random_source: random.Random) -> str | None:
@@ -139,10 +144,25 @@ def negate(asked: Asked, random_source: random.Random) -> str | None:
     return asked.question[: verb.start()] + _CONTRACTED[verb.group().lower()] + asked.question[verb.end() :]
 
 
+def swap_similar(asked: Asked, random_source: random.Random) -> str | None:
+    """A word that leads to the passage becomes a similar one of the same ending: Latin Greek, largest smallest."""
+    places = _leading_words(asked)
+    if not places:
+        return None
+    place = random_source.choice(places)
+    golds = set(normalise_answer(" ".join(asked.answers)).split())
+    ending = _ending(place.group().lower())
+    others = [
+        word
+        for word in asked.similar_words.near(place.group().lower())
+        if _ending(word) == ending and word not in golds and word not in asked.question.lower()
+    ]
+    return _with(asked.question, place, random_source.choice(others[:_CHOICES])) if others else None
+
+
 def swap_word(asked: Asked, random_source: random.Random) -> str | None:
-    """A word that leads to the passage becomes another one of the passage or of a neighbouring question."""
-    passage = asked.passage.lower()
-    places = [place for place in _content_words(asked.question) if place.group().lower() in passage]
+    """A word that leads to the passage becomes one of the likest in the passage or a neighbouring question."""
+    places = _leading_words(asked)
     if not places:
         return None
     place = random_source.choice(places)
@@ -150,15 +170,18 @@ def swap_word(asked: Asked, random_source: random.Random) -> str | None:
     sources = [asked.passage, *asked.siblings, *random_source.sample(asked.strangers, min(4, len(asked.strangers)))]
     used = asked.question.lower()
     golds = normalise_answer(" ".join(asked.answers))
-    others = sorted(
-        {
-            word.group()
-            for source in sources
-            for word in _content_words(source)
-            if _form(source, word) == form and word.group().lower() not in used and word.group().lower() not in golds
-        }
-    )
-    return _with(asked.question, place, random_source.choice(others)) if others else None
+    mine = place.group().lower()
+    others = {
+        word.group()
+        for source in sources
+        for word in _content_words(source)
+        if _form(source, word) == form
+        and word.group().lower() not in used
+        and word.group().lower() not in golds
+        and word.group().lower()[:STEM_LETTERS] != mine[:STEM_LETTERS]
+    }
+    likest = sorted(others, key=lambda word: (-asked.similar_words.cosine(mine, word.lower()), word))
+    return _with(asked.question, place, random_source.choice(likest[:_CHOICES])) if likest else None
 
 
 def splice(asked: Asked, random_source: random.Random) -> str | None:
@@ -195,6 +218,7 @@ ALTERATIONS: Mapping[str, Callable[[Asked, random.Random], str | None]] = {
     "number": swap_number,
     "opposite": swap_opposite,
     "negated": negate,
+    "similar": swap_similar,
     "word": swap_word,
     "spliced": splice,
     "transplanted": transplant,
@@ -220,6 +244,12 @@ def _is_answer(text: str, answers: Sequence[str]) -> bool:
     return normalise_answer(text) in {normalise_answer(answer) for answer in answers}
 
 
+def _leading_words(asked: Asked) -> list[re.Match[str]]:
+    """The question's content words that the passage has, too."""
+    passage = asked.passage.lower()
+    return [place for place in _content_words(asked.question) if place.group().lower() in passage]
+
+
 def _content_words(text: str) -> Iterator[re.Match[str]]:
     return (
         found
@@ -235,8 +265,11 @@ def _form(text: str, word: re.Match[str]) -> tuple[bool, str, str]:
     before = _WORD.findall(text[: word.start()][-30:])
     last = before[-1].lower() if before else ""
     kind = "determiner" if last in _DETERMINERS else "function" if last in _FUNCTION_WORDS else "content"
-    ending = next((ending for ending in _ENDINGS if word.group().endswith(ending)), "")
-    return word.group()[0].isupper(), ending, kind
+    return word.group()[0].isupper(), _ending(word.group()), kind
+
+
+def _ending(word: str) -> str:
+    return next((ending for ending in _ENDINGS if word.endswith(ending)), "")
 
 
 def _with(question: str, place: re.Match[str], word: str) -> str:

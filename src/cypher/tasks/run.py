@@ -22,8 +22,9 @@ from cypher.models.load import Dropout, LoadedModel, load_model
 from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan, SpanRow
 from cypher.tasks.reader_folder import SpanReader, save_reader
+from cypher.tasks.similar_words import SimilarWords
 from cypher.tasks.span_rows import held_out, span_rows
-from cypher.tasks.unanswerable import unanswerable_rows
+from cypher.tasks.unanswerable import MISLEADING, unanswerable_rows
 from cypher.train.loop import TrainResult, train
 from cypher.train.progress import Progress, read_metrics
 from cypher.train.task import HeadedModel
@@ -69,7 +70,7 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
     _claim(folder, recipe)
     torch.manual_seed(recipe.train.seed)
     model, task = build(recipe, loaded)
-    rows, development = rows_of(recipe)
+    rows, development = rows_of(recipe, loaded)
     precision = fastest_precision() if recipe.precision.compute == "auto" else recipe.precision.compute
     write_text(folder / "environment.json", json.dumps(_environment(precision), indent=1))
     result = train(
@@ -111,7 +112,7 @@ def build(recipe: Recipe, loaded: LoadedModel) -> tuple[HeadedModel, ExtractSpan
     return HeadedModel(loaded.model, task.head(loaded.model)), task
 
 
-def rows_of(recipe: Recipe) -> tuple[list[SpanRow], list[SpanRow]]:
+def rows_of(recipe: Recipe, loaded: LoadedModel) -> tuple[list[SpanRow], list[SpanRow]]:
     """Training and development rows; unanswerable pairs never cross from one to the other."""
     train_part: list[SquadParagraph] = []
     development_part: list[SquadParagraph] = []
@@ -121,11 +122,19 @@ def rows_of(recipe: Recipe) -> tuple[list[SpanRow], list[SpanRow]]:
         development_part += held
     rows = span_rows(train_part)[: recipe.data.limit]
     limit = None if recipe.data.limit is None else int(recipe.data.limit * recipe.data.unanswerable)
-    rows += unanswerable_rows(train_part, per_question=recipe.data.unanswerable, seed=recipe.train.seed)[:limit]
     development = span_rows(development_part)
     if recipe.data.unanswerable:
+        similar_words = SimilarWords(loaded.model.token_vectors(), loaded.tokenizer)
+        rows += unanswerable_rows(
+            train_part,
+            per_question=recipe.data.unanswerable,
+            seed=recipe.train.seed,
+            similar_words=similar_words,
+        )[:limit]
         # One a question: the threshold must not lean towards answering because most questions have an answer.
-        development += unanswerable_rows(development_part, per_question=1.0, seed=0)
+        development += unanswerable_rows(
+            development_part, per_question=1.0, seed=0, similar_words=similar_words, weights=MISLEADING
+        )
     return rows, development
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -45,8 +46,10 @@ def tiny_embedder(folder: Path, *, seed: int = 0) -> Embedder:
     )
     torch.manual_seed(seed)
     model = Bert(config.model_copy(update={"with_pooler": False}))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    # Norms stay as they are: random ones would shift all texts to nearly the same vector.
+    for name, parameter in model.named_parameters():
+        if "norm" not in name:
+            torch.nn.init.normal_(parameter, std=0.3)
     state = {str(NAME_MAP.to_theirs(name)): tensor for name, tensor in model.state_dict().items()}
     write_safetensors(folder / "model.safetensors", state)
     sizes = {
@@ -90,20 +93,28 @@ def write_files(folder: Path, count: int, *, sentences_each: int = 12) -> list[P
     return paths
 
 
-def rows(store: PassageStore) -> list[tuple[str, str, int, int, str, tuple[float, ...]]]:
-    """Everything a store holds but names and order: what two stores of the same files share."""
+class Rows(dict[tuple[str, str, int, int, str], list[float]]):
+    """Everything a store holds but names and order, vectors by what they stand for.
+
+    Equal as what two stores of the same files share: a text's vector depends a little on what it was embedded with.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        assert isinstance(other, Rows)
+        return self.keys() == other.keys() and all(np.allclose(self[key], other[key], atol=1e-5) for key in self)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def rows(store: PassageStore) -> Rows:
     found = store._table.search().to_arrow().to_pylist()
-    return sorted(
-        (
-            row["source"],
-            row["content_hash"],
-            row["passage_index"],
-            row["start"],
-            row["searched_text"],
-            tuple(round(x, 5) for x in row["vector"]),
-        )
-        for row in found
-    )
+    columns = ("source", "content_hash", "passage_index", "start", "searched_text")
+    held = Rows({tuple(row[column] for column in columns): row["vector"] for row in found})
+    assert len(held) == len(found), "a passage stands twice"
+    return held
 
 
 INDEXER = """

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from store_parts import WIDTH, open_store, rows, tiny_embedder, write_files
+from store_parts import WIDTH, Rows, open_store, rows, tiny_embedder, write_files
 
 from cypher.apps.qa.index import index_paths
 from cypher.apps.qa.retrieve import Retriever
@@ -209,12 +209,13 @@ def test_full_disk_keeps_what_was_there(small_disk: Path, tmp_path: Path, embedd
     write_files(tmp_path / "second", 30, sentences_each=300)
     store = open_store(small_disk / "store", embedder)
     index_paths(store, tmp_path / "first", embedder)
-    before = {row[0]: row for row in rows(store)}
+    before = rows(store)
     with pytest.raises(StoreError, match=r"the disk that holds .* is full") as full:
         index_paths(store, tmp_path / "second", embedder)
     assert "free some space" in str(full.value)
     reopened = reopen(small_disk / "store", embedder)
-    assert before.items() <= {row[0]: row for row in rows(reopened)}.items()
+    after = rows(reopened)
+    assert before == Rows({key: after[key] for key in before})
     assert Retriever(reopened, embedder).retrieve("copper bridge")
     # With room again the same command completes, and the partial files are gone.
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
