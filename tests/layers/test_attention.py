@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cypher.errors import ConfigError
-from cypher.layers.attention import BlockContext, ColumnMeans, FullAttention
+from cypher.layers.attention import BlockContext, ColumnMeans, FullAttention, key_mask
 from cypher.layers.linear import Linear
 
 KINDS = {"full": lambda: FullAttention(width=16, n_heads=4)}
@@ -22,9 +22,7 @@ def attention(request: pytest.FixtureRequest) -> FullAttention:
 
 
 def context(mask: torch.Tensor, *, scores: bool = False) -> BlockContext:
-    return BlockContext(
-        attention_mask=mask, key_mask=None if bool(mask.all()) else mask[:, None, None, :], scores=scores
-    )
+    return BlockContext(attention_mask=mask, mask=key_mask(mask), scores=scores)
 
 
 def mask_of(lengths: list[int], seq: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cypher.layers.sites import HiddenPlug, HiddenSite, JoinPlug, JoinSite, KeyValuePlug, KeyValueSite
+from cypher.layers.sites import EmbeddingPlug, EmbeddingSite, JoinPlug, JoinSite, KeyValuePlug, KeyValueSite
 
 
 class Bottleneck(JoinPlug):
@@ -25,9 +25,21 @@ class Prefix(KeyValuePlug):
         return torch.cat([key[:, :, :1] * 0, key], 2), torch.cat([value[:, :, :1] * 0, value], 2), mask
 
 
-class Double(HiddenPlug):
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden * 2
+class Double(EmbeddingPlug):
+    def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return hidden * 2, mask
+
+    def inverse(self, hidden: Tensor) -> Tensor:
+        return hidden / 2
+
+
+class Front(EmbeddingPlug):
+    """One row in front."""
+
+    at_beginning_only = True
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.cat([hidden[:, :1] + 1, hidden], 1), torch.cat([mask[:, :1] | True, mask], 1)
 
 
 @pytest.mark.parametrize("style", ["post", "pre"])
@@ -54,13 +66,21 @@ def test_plugs_stack_in_order() -> None:
     torch.testing.assert_close(site(h, r, r), expected)
 
 
-def test_key_value_and_hidden_sites() -> None:
+def test_key_value_site() -> None:
     key = torch.randn(1, 2, 3, 4)
     site = KeyValueSite()
     assert site(key, key, None)[0] is key
     site.plugs["prefix"] = Prefix()
     assert site(key, key, None)[0].shape == (1, 2, 4, 4)
-    hidden = HiddenSite()
-    assert hidden(key) is key
-    hidden.plugs["twice"] = Double()
-    torch.testing.assert_close(hidden(key), key * 2)
+
+
+def test_embedding_site() -> None:
+    hidden, mask = torch.randn(2, 3, 8), torch.tensor([[True, True, False], [True, False, False]])
+    site = EmbeddingSite()
+    assert site(hidden, mask)[0] is hidden
+    site.plugs["front"], site.plugs["twice"] = Front(), Double()
+    changed, longer = site(hidden, mask)
+    torch.testing.assert_close(changed, torch.cat([hidden[:, :1] + 1, hidden], 1) * 2)
+    assert longer.sum(1).tolist() == [3, 2]
+    torch.testing.assert_close(site(hidden, mask, beginning=False)[0], hidden * 2)
+    torch.testing.assert_close(site.inverse(hidden * 2), hidden)

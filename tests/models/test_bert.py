@@ -64,19 +64,40 @@ def test_equals_transformers_with_padding(family: str, size: str) -> None:
     torch.testing.assert_close(pooled, expected.pooler_output, atol=1e-5, rtol=1e-5)
 
 
+def test_masked_language_modelling_equals_transformers() -> None:
+    base = oracle("bert", "small").config
+    theirs = transformers.BertForMaskedLM(base).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    state = {NAME_MAP.to_ours(name): value for name, value in theirs.state_dict().items() if NAME_MAP.to_ours(name)}
+    changes = {"with_pooler": False, "with_prediction": True}
+    bert = Bert(BertConfig.from_checkpoint(base.to_dict()).model_copy(update=changes)).eval()
+    bert.load_state_dict(state)
+    inputs = example("bert")
+    with torch.inference_mode():
+        expected = theirs(
+            inputs.token_ids, attention_mask=inputs.attention_mask.long(), token_type_ids=inputs.segment_ids
+        ).logits
+        found = bert.language_head()(bert(inputs))
+    torch.testing.assert_close(found[inputs.attention_mask], expected[inputs.attention_mask], atol=1e-4, rtol=1e-5)
+    assert list(bert.language_head().parameters()) == [], "its weights are the model's"
+    with pytest.raises(ModelError, match="no head that predicts tokens"):
+        ours_of(oracle("bert", "tiny")).language_head()
+
+
 def test_names_map_both_ways_without_a_rest() -> None:
     theirs = oracle("bert", "small")
     names = [name for name in theirs.state_dict() if not name.endswith("position_ids")]
     assert [NAME_MAP.to_theirs(NAME_MAP.to_ours(name)) for name in names] == names
     assert NAME_MAP.to_ours("bert.embeddings.LayerNorm.gamma") == "embeddings.norm.weight"
-    assert NAME_MAP.to_ours("cls.predictions.bias") is None
+    assert NAME_MAP.to_ours("cls.seq_relationship.bias") is None
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_num_params_formula_is_reality(size: str) -> None:
-    for with_pooler in (True, False):
+    for with_pooler, with_prediction in ((True, False), (False, False), (False, True)):
         config = BertConfig.from_checkpoint(oracle("bert", size).config.to_dict())
-        config = config.model_copy(update={"with_pooler": with_pooler})
+        config = config.model_copy(update={"with_pooler": with_pooler, "with_prediction": with_prediction})
         assert config.num_params() == sum(parameter.numel() for parameter in Bert(config).parameters())
 
 

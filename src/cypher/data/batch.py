@@ -22,12 +22,16 @@ class Inputs:
         attention_mask: ``(batch, seq)`` bool, True = keep.
         segment_ids: ``(batch, seq)`` int64, which of two texts a token belongs to; ``None`` means all 0.
         positions: ``(batch, seq)`` int64; ``None`` means 0, 1, 2, ….
+        source: What an encoder reads, for models that answer one text with another.
+        adapter_ids: ``(batch,)`` int64, which of the adapters in a BatchSplit serves each row.
     """
 
     token_ids: Tensor
     attention_mask: Tensor
     segment_ids: Tensor | None = None
     positions: Tensor | None = None
+    source: Inputs | None = None
+    adapter_ids: Tensor | None = None
 
     def __post_init__(self) -> None:
         assert self.attention_mask.dtype == torch.bool, "attention_mask is bool, True = keep"
@@ -40,6 +44,8 @@ class Inputs:
             attention_mask=self.attention_mask.to(device),
             segment_ids=None if self.segment_ids is None else self.segment_ids.to(device),
             positions=None if self.positions is None else self.positions.to(device),
+            source=None if self.source is None else self.source.to(device),
+            adapter_ids=None if self.adapter_ids is None else self.adapter_ids.to(device),
         )
 
 

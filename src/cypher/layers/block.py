@@ -1,4 +1,4 @@
-"""One transformer block: attention and feed-forward, each joined at its site."""
+"""One transformer block: attention, attention to a source where there is one, feed-forward, each joined at its site."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cypher.layers.attention import AttentionOutput, BlockContext
 from cypher.layers.sites import JoinSite
+from cypher.layers.state import LayerState
 from cypher.layers.token_sum import TokenSum
 
 
@@ -28,13 +29,15 @@ class BlockOutput:
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward.
+    """Attention, then attention to a source if the block has one, then feed-forward.
 
     Args:
-        attention: ``(hidden, context) -> AttentionOutput``.
+        attention: ``(hidden, context, state) -> AttentionOutput``.
         attention_join: Site behind the attention.
         feedforward: ``hidden -> update``.
         feedforward_join: Site behind the feed-forward.
+        cross_attention: ``(hidden, context) -> AttentionOutput``, to ``context.source``.
+        cross_attention_join: Site behind it.
     """
 
     def __init__(
@@ -44,18 +47,25 @@ class Block(nn.Module):
         attention_join: JoinSite,
         feedforward: nn.Module,
         feedforward_join: JoinSite,
+        cross_attention: nn.Module | None = None,
+        cross_attention_join: JoinSite | None = None,
     ) -> None:
         super().__init__()
         self.attention = attention
         self.attention_join = attention_join
+        self.cross_attention = cross_attention
+        self.cross_attention_join = cross_attention_join
         self.feedforward = feedforward
         self.feedforward_join = feedforward_join
 
-    def forward(self, hidden: Tensor, context: BlockContext) -> BlockOutput:
-        """``(batch, seq, width)`` in and out."""
+    def forward(self, hidden: Tensor, context: BlockContext, state: LayerState | None = None) -> BlockOutput:
+        """``(batch, seq, width)`` in and out; ``state`` gains what the attention remembers."""
         source = self.attention_join.enter(hidden)
-        attended: AttentionOutput = self.attention(source, context)
+        attended: AttentionOutput = self.attention(source, context, state)
         hidden = self.attention_join(attended.update, hidden, source)
+        if self.cross_attention is not None and self.cross_attention_join is not None:
+            source = self.cross_attention_join.enter(hidden)
+            hidden = self.cross_attention_join(self.cross_attention(source, context).update, hidden, source)
         source = self.feedforward_join.enter(hidden)
         hidden = self.feedforward_join(self.feedforward(source), hidden, source)
         return BlockOutput(hidden=hidden, scores=attended.scores)

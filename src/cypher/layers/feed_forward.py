@@ -1,4 +1,4 @@
-"""The position-wise feed-forward network (Vaswani et al. 2017, arXiv 1706.03762, section 3.3)."""
+"""Position-wise feed-forward networks: plain (Vaswani et al. 2017, arXiv 1706.03762, section 3.3) and gated."""
 
 from __future__ import annotations
 
@@ -50,3 +50,30 @@ class FeedForward(nn.Module):
         """Lay both weights out, exact GELU inside the first."""
         self.up.pack(precision, "gelu" if self.activation == "gelu" else None)
         self.down.pack(precision)
+
+
+class GatedFeedForward(nn.Module):
+    """``down(activation(gate(hidden)) · up(hidden))`` without biases (Shazeer 2020, arXiv 2002.05202, equation 6).
+
+    Args:
+        width: Of the hidden states.
+        inner_width: Between the linear layers.
+        activation: Of the gate; SiLU in Llama.
+    """
+
+    def __init__(self, *, width: int, inner_width: int, activation: Activation = "silu") -> None:
+        super().__init__()
+        self.gate = Linear(width, inner_width, bias=False)
+        self.up = Linear(width, inner_width, bias=False)
+        self.activation: Activation = activation
+        self.down = Linear(inner_width, width, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(batch, seq, width) -> (batch, seq, width)``."""
+        update: Tensor = self.down(ACTIVATIONS[self.activation](self.gate(hidden)) * self.up(hidden))
+        return update
+
+    def pack(self, precision: InferencePrecision) -> None:
+        """Lay all three weights out for inference."""
+        for linear in (self.gate, self.up, self.down):
+            linear.pack(precision)

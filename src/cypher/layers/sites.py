@@ -83,23 +83,45 @@ class KeyValueSite(nn.Module):
         return key, value, mask
 
 
-class HiddenPlug(nn.Module, ABC):
-    """What changes hidden states where they enter or leave a model (invertible adapters, prompts)."""
+class EmbeddingPlug(nn.Module, ABC):
+    """What changes hidden states where they leave the embedding (invertible adapters, prompts).
+
+    Attributes:
+        at_beginning_only: Whether later steps of a generation, which go on with a state, leave it out.
+    """
+
+    at_beginning_only = False
 
     @abstractmethod
-    def forward(self, hidden: Tensor) -> Tensor:
-        """``(batch, seq, width) -> (batch, seq, width)``."""
+    def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both, possibly with rows in front that are no tokens of the input.
+
+        Args:
+            hidden: ``(batch, seq, width)``.
+            mask: ``(batch, seq)`` bool, True = keep.
+        """
+
+    def inverse(self, hidden: Tensor) -> Tensor:
+        """Undo the change before a language head that is tied to the embedding, ``(batch, seq, width)``."""
+        return hidden
 
 
-class HiddenSite(nn.Module):
+class EmbeddingSite(nn.Module):
     """Where hidden states leave the embedding (``embedding_output``); empty it is the identity."""
 
     def __init__(self) -> None:
         super().__init__()
         self.plugs = nn.ModuleDict()
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """``(batch, seq, width) -> (batch, seq, width)``."""
+    def forward(self, hidden: Tensor, mask: Tensor, *, beginning: bool = True) -> tuple[Tensor, Tensor]:
+        """Shapes as in :meth:`EmbeddingPlug.forward`; ``beginning`` is false where a state has tokens already."""
         for plug in self.plugs.values():
-            hidden = plug(hidden)
+            if beginning or not plug.at_beginning_only:
+                hidden, mask = plug(hidden, mask)
+        return hidden, mask
+
+    def inverse(self, hidden: Tensor) -> Tensor:
+        """Undo all plugs, the last one first, ``(batch, seq, width)``."""
+        for plug in reversed(list(self.plugs.values())):
+            hidden = cast(EmbeddingPlug, plug).inverse(hidden)
         return hidden

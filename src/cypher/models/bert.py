@@ -6,22 +6,23 @@ The whole architecture, its configuration and the map between its names and thos
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from cypher.config import InferencePrecision
 from cypher.data.batch import Inputs
 from cypher.errors import ModelError
-from cypher.layers.attention import BlockContext, FullAttention
+from cypher.layers.attention import BlockContext, FullAttention, key_mask
 from cypher.layers.block import Block
 from cypher.layers.embedding import Embedding
-from cypher.layers.feed_forward import Activation, FeedForward
+from cypher.layers.feed_forward import ACTIVATIONS, Activation, FeedForward
 from cypher.layers.linear import Linear
-from cypher.layers.sites import HiddenSite, JoinSite
-from cypher.models.model import Encoded, Model
+from cypher.layers.sites import EmbeddingSite, JoinSite
+from cypher.layers.state import State
+from cypher.models.model import Encoded, Entered, Head, Model
 from cypher.models.name_map import NameMap
 
 NAME_MAP = NameMap(
@@ -39,6 +40,9 @@ NAME_MAP = NameMap(
         "segments.encoder.{}.feedforward.down": "encoder.layer.{}.output.dense",
         "segments.encoder.{}.feedforward_join.norm": "encoder.layer.{}.output.LayerNorm",
         "pooler": "pooler.dense",
+        "prediction.dense": "cls.predictions.transform.dense",
+        "prediction.norm": "cls.predictions.transform.LayerNorm",
+        "prediction": "cls.predictions",
     },
     prefixes=("bert.", "roberta."),
     # Checkpoints converted from TensorFlow name the two parameters of a norm otherwise.
@@ -92,6 +96,8 @@ class BertConfig(BaseModel):
     """Share of attention probabilities set to zero in training."""
     with_pooler: bool = True
     """Whether a dense layer over the first token is part of the weights."""
+    with_prediction: bool = False
+    """Whether the head of masked language modelling is part of the weights."""
 
     @classmethod
     def from_checkpoint(cls, config: Mapping[str, Any]) -> BertConfig:
@@ -137,7 +143,9 @@ class BertConfig(BaseModel):
         feedforward = 2 * self.width * self.inner_width + self.inner_width + self.width
         norms = 4 * self.width
         pooler = self.width * self.width + self.width if self.with_pooler else 0
-        return rows * self.width + 2 * self.width + self.n_layers * (attention + feedforward + norms) + pooler
+        prediction = self.width * self.width + 3 * self.width + self.vocabulary_size if self.with_prediction else 0
+        blocks = self.n_layers * (attention + feedforward + norms)
+        return rows * self.width + 2 * self.width + blocks + pooler + prediction
 
 
 class BertEmbeddings(nn.Module):
@@ -168,6 +176,44 @@ class BertEmbeddings(nn.Module):
         return hidden
 
 
+class BertPrediction(nn.Module):
+    """What a hidden state passes before it is compared with every token's vector.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = Linear(config.width, config.width)
+        self.activation = ACTIVATIONS[config.activation]
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(rows, seq, width)`` in and out."""
+        return cast(Tensor, self.norm(self.activation(self.dense(hidden))))
+
+
+class BertLanguageHead(Head):
+    """Logits of the masked tokens, by the token embedding itself.
+
+    Args:
+        prediction: The model's own transform; a part of the model, so it is not registered here again.
+        model: Owns the embedding.
+    """
+
+    def __init__(self, prediction: BertPrediction, model: Bert) -> None:
+        super().__init__()
+        self._model = (model, prediction)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """``(rows, seq, vocabulary)``."""
+        model, prediction = self._model
+        hidden = model.embedding_output.inverse(prediction(encoded.scatter()))
+        return F.linear(hidden, model.token_vectors().to(hidden.dtype), prediction.bias.to(hidden.dtype))
+
+
 class Bert(Model):
     """Encoder of post-norm blocks with learned positions.
 
@@ -186,10 +232,11 @@ class Bert(Model):
         self.config = config
         self.width = config.width
         self.embeddings = BertEmbeddings(config)
-        self.embedding_output = HiddenSite()
+        self.embedding_output = EmbeddingSite()
         blocks = {str(number): self._block(config) for number in range(config.n_layers)}
         self.segments = nn.ModuleDict({"encoder": nn.ModuleDict(blocks)})
         self.pooler = Linear(config.width, config.width) if config.with_pooler else None
+        self.prediction = BertPrediction(config) if config.with_prediction else None
 
     @staticmethod
     def _block(config: BertConfig) -> Block:
@@ -207,8 +254,10 @@ class Bert(Model):
         """The table that token ids are looked up in, ``(vocabulary, width)``."""
         return self.embeddings.token.weight
 
-    def embed(self, inputs: Inputs) -> Tensor:
-        """Hidden states that enter the first block, ``(batch, seq, width)``.
+    def enter(
+        self, segment: str, inputs: Inputs, before: Tensor | None, state: State | None, *, scores: bool
+    ) -> Entered:
+        """Embeddings, and a mask that is dropped altogether when nothing is padded; arguments as in :class:`Model`.
 
         Raises:
             ModelError: A row has more tokens than the model has positions.
@@ -216,14 +265,20 @@ class Bert(Model):
         seq = inputs.token_ids.shape[1]
         if seq > self.config.max_positions:
             raise ModelError(f"{seq} tokens in a row", needed=f"at most {self.config.max_positions} for this model")
-        hidden: Tensor = self.embedding_output(self.embeddings(inputs))
-        return hidden
+        hidden, mask = self.embedding_output(self.embeddings(inputs), inputs.attention_mask)
+        return Entered(hidden, BlockContext(attention_mask=mask, mask=key_mask(mask), scores=scores))
 
-    def context(self, inputs: Inputs, *, scores: bool = False) -> BlockContext:
-        """The mask, dropped altogether when nothing is padded."""
-        mask = inputs.attention_mask
-        key_mask = None if bool(mask.all()) else mask[:, None, None, :]
-        return BlockContext(attention_mask=mask, key_mask=key_mask, scores=scores)
+    def language_head(self) -> Head:
+        """The head of masked language modelling, tied to the token embedding.
+
+        Raises:
+            ModelError: The weights have no such head.
+        """
+        if self.prediction is None:
+            raise ModelError(
+                "these weights have no head that predicts tokens", change="set with_prediction to train a fresh one"
+            )
+        return BertLanguageHead(self.prediction, self)
 
     def pooled(self, encoded: Encoded) -> Tensor:
         """The first token through the pooler, ``(rows, width)``.
@@ -234,15 +289,3 @@ class Bert(Model):
         if self.pooler is None:
             raise ModelError("this model has no pooler", change="pool the hidden states instead")
         return torch.tanh(self.pooler(encoded.hidden[:, 0]))
-
-    def pack(self, precision: InferencePrecision) -> None:
-        """Merge what is attached and lay all weights out for inference in ``precision``; training is over."""
-        for module in self.modules():
-            # The layers that pack several weights together come before those weights.
-            if isinstance(module, Linear) and module.is_released:
-                continue
-            if isinstance(module, (FeedForward, FullAttention, Linear)):
-                module.pack(precision)
-        if precision == "bf16":
-            self.to(torch.bfloat16)
-            self.compute_dtype = torch.bfloat16

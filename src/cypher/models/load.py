@@ -16,7 +16,9 @@ from cypher.errors import ConfigError, ModelError
 from cypher.hub.fetch import resolve
 from cypher.hub.tokenizer import SpecialTokens, load_tokenizer, special_tokens
 from cypher.hub.weights import read_safetensors, write_safetensors
-from cypher.models.bert import NAME_MAP, Bert, BertConfig
+from cypher.models import bert, llama
+from cypher.models.bert import Bert, BertConfig
+from cypher.models.llama import Llama, LlamaConfig
 from cypher.models.model import Model
 from cypher.models.name_map import NameMap
 
@@ -50,13 +52,23 @@ class Architecture:
 
 
 def _build_bert(config: dict[str, Any], names: set[str], dropout: Dropout) -> Bert:
-    changes = {"with_pooler": "pooler.weight" in names, **asdict(dropout)}
+    changes = {
+        "with_pooler": "pooler.weight" in names,
+        "with_prediction": "prediction.dense.weight" in names,
+        **asdict(dropout),
+    }
     return Bert(BertConfig.from_checkpoint(config).model_copy(update=changes))
 
 
-_BERT = Architecture(name="bert", build=_build_bert, names=NAME_MAP)
+def _build_llama(config: dict[str, Any], names: set[str], dropout: Dropout) -> Llama:
+    changes = {"is_tied": "output.weight" not in names, **asdict(dropout)}
+    return Llama(LlamaConfig.from_checkpoint(config).model_copy(update=changes))
+
+
+_BERT = Architecture(name="bert", build=_build_bert, names=bert.NAME_MAP)
+_LLAMA = Architecture(name="llama", build=_build_llama, names=llama.NAME_MAP)
 # By the model_type of a checkpoint's config.json.
-ARCHITECTURES = {"bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT}
+ARCHITECTURES = {"bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT, "llama": _LLAMA}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from cypher.config import InferencePrecision
 from cypher.data.batch import Inputs
-from cypher.layers.attention import BlockContext
+from cypher.layers.attention import BlockContext, FullAttention
 from cypher.layers.block import BlockOutput
+from cypher.layers.feed_forward import FeedForward, GatedFeedForward
+from cypher.layers.linear import Linear
+from cypher.layers.state import State
 from cypher.layers.token_sum import TokenSum
 
 
@@ -51,16 +54,33 @@ class Encoded:
         return spread.scatter(1, place.unsqueeze(-1).expand_as(self.hidden), self.hidden)[:, : self.seq]
 
 
+class Head(nn.Module):
+    """What is put on a model: ``Encoded`` in, a tensor of the task's own shape out."""
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """``encoded.hidden (rows, kept, width)`` to the task's logits."""
+        raise AssertionError("a head says what it computes")
+
+
+class Entered(NamedTuple):
+    """What goes into the first block of a segment: ``(batch, kept, width)``, and what its blocks share."""
+
+    hidden: Tensor
+    context: BlockContext
+
+
 class Model(nn.Module, ABC):
     """An architecture: what happens before the blocks, the blocks by segment, and what they share.
 
     Attributes:
         segments: Parts in forward order, each a ``ModuleDict`` of numbered blocks; pipelines cut between blocks.
         width: Of the hidden states.
+        remembers: Segments whose blocks keep a state while text is generated.
     """
 
     segments: nn.ModuleDict
     width: int
+    remembers: tuple[str, ...] = ()
     compute_dtype: torch.dtype = torch.float32
 
     def prepare_training(self, dtype: torch.dtype) -> None:
@@ -79,33 +99,82 @@ class Model(nn.Module, ABC):
         """The table that token ids are looked up in, ``(vocabulary, width)``."""
 
     @abstractmethod
-    def embed(self, inputs: Inputs) -> Tensor:
-        """Hidden states that enter the first block, ``(batch, seq, width)``."""
+    def enter(
+        self, segment: str, inputs: Inputs, before: Tensor | None, state: State | None, *, scores: bool
+    ) -> Entered:
+        """What the blocks of one segment start from.
+
+        Args:
+            segment: Its name.
+            inputs: Of the model.
+            before: What the segment before it made; ``None`` for the first.
+            state: Its ``begin_step`` is called here by the segment that remembers.
+            scores: Whether blocks also return how much attention each token received.
+        """
+
+    def leave(self, segment: str, hidden: Tensor) -> Tensor:
+        """What follows the last block of a segment: a norm, where blocks norm what they read."""
+        return hidden
 
     @abstractmethod
-    def context(self, inputs: Inputs, *, scores: bool = False) -> BlockContext:
-        """What all blocks of one forward share."""
+    def language_head(self) -> Head:
+        """Logits over the vocabulary, ``(rows, seq, vocabulary)``, for every token; owns ties and inverses.
 
-    @abstractmethod
+        Raises:
+            ModelError: The model predicts no tokens.
+        """
+
     def pack(self, precision: InferencePrecision) -> None:
-        """Merge what is attached and lay all weights out for inference in ``precision``; training is over."""
+        """Merge what is attached and lay all weights out for inference in ``precision``; training is over.
 
-    def forward(self, inputs: Inputs) -> Encoded:
-        """Run all blocks in order."""
-        context = self.context(inputs)
-        hidden = self.embed(inputs).to(self.compute_dtype)
+        Args:
+            precision: ``fp32``, ``bf16`` or ``int8``.
+        """
+        for module in self.modules():
+            # The layers that pack several weights together come before those weights.
+            if isinstance(module, Linear) and module.is_released:
+                continue
+            if isinstance(module, (FeedForward, FullAttention, GatedFeedForward, Linear)):
+                module.pack(precision)
+        if precision == "bf16":
+            self.to(torch.bfloat16)
+            self.compute_dtype = torch.bfloat16
+
+    def forward(self, inputs: Inputs, state: State | None = None, *, scores: bool = False) -> Encoded:
+        """Run all blocks in order.
+
+        Args:
+            inputs: Rows; with a state that has tokens already, what follows them.
+            state: Of a generation; gains the tokens of ``inputs``.
+            scores: Whether blocks also work out how much attention each token received.
+        """
         losses: dict[str, TokenSum] = {}
-        for segment in self.segments.values():
-            for block in cast(nn.ModuleDict, segment).values():
-                output: BlockOutput = block(hidden, context)
+        hidden: Tensor | None = None
+        context: BlockContext | None = None
+        for name, segment in self.segments.items():
+            if state is not None and state.length and name not in self.remembers:
+                continue  # an encoder has said all it has to say in the first step
+            hidden, context = self.enter(name, inputs, hidden, state, scores=scores)
+            hidden = hidden.to(self.compute_dtype)
+            remembered = state if name in self.remembers else None
+            for number, block in cast(nn.ModuleDict, segment).items():
+                layer = None if remembered is None else remembered.layer(f"{name}.{number}")
+                output: BlockOutput = block(hidden, context, layer)
                 hidden = output.hidden
                 losses.update(output.losses)
-        batch, seq = inputs.token_ids.shape
+            hidden = self.leave(name, hidden)
+        assert hidden is not None and context is not None, "a model has a segment"  # noqa: PT018
+        mask = context.attention_mask[:, -hidden.shape[1] :]
+        if state is not None and self.remembers:
+            state.end_step(mask)
+        seq = inputs.token_ids.shape[1]
+        in_front = hidden.shape[1] - seq
+        positions = torch.arange(-in_front, seq, device=hidden.device).clamp(min=-1)
         return Encoded(
             hidden=hidden,
-            mask=inputs.attention_mask,
-            positions=torch.arange(seq, device=hidden.device).expand(batch, seq),
-            row_of=torch.arange(batch, device=hidden.device),
+            mask=mask,
+            positions=positions.expand(len(hidden), -1),
+            row_of=torch.arange(len(hidden), device=hidden.device),
             seq=seq,
             losses=losses,
         )

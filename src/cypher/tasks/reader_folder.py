@@ -120,8 +120,9 @@ def export_reader(reader: SpanReader, folder: Path) -> None:
     export_model(reader.loaded, folder)
     config = read_config(folder)
     family, architecture = _QUESTION_ANSWERING[config["model_type"]]
-    # transformers' classes with a head keep the encoder under its family's name, and this one has no pooler.
-    encoder = {name: tensor for name, tensor in read_safetensors(folder).items() if not name.startswith("pooler.")}
+    # transformers' classes with a head keep the encoder under its family's name, and this one has no other head.
+    others = ("pooler.", "cls.")
+    encoder = {name: tensor for name, tensor in read_safetensors(folder).items() if not name.startswith(others)}
     head = {name.replace("scores", "qa_outputs"): tensor for name, tensor in reader.model.head.state_dict().items()}
     write_safetensors(
         folder / "model.safetensors", {**{f"{family}.{name}": tensor for name, tensor in encoder.items()}, **head}

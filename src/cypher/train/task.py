@@ -9,19 +9,11 @@ from torch import Tensor, nn
 
 from cypher.data.batch import Batch, Inputs
 from cypher.layers.token_sum import Losses
-from cypher.models.model import Encoded, Model
+from cypher.models.model import Encoded, Head, Model
 
 Row = TypeVar("Row", contravariant=True)
 Example = TypeVar("Example")
 Prediction = TypeVar("Prediction")
-
-
-class Head(nn.Module):
-    """What a task puts on a model: ``Encoded`` in, a tensor of the task's own shape out."""
-
-    def forward(self, encoded: Encoded) -> Tensor:
-        """``encoded.hidden (rows, kept, width)`` to the task's logits."""
-        raise AssertionError("a task's head says what it computes")
 
 
 class HeadedModel(nn.Module):
