@@ -138,5 +138,7 @@ def _differentiable_attention(query: Tensor, key: Tensor, value: Tensor, mask: T
     """The same function for training: on CPUs the fused kernel's backward is several times slower than this."""
     logits = query @ (key * query.shape[-1] ** -0.5).transpose(-1, -2)
     if mask is not None:
-        logits = logits.masked_fill(~mask, float("-inf"))
+        # Outside of the graph and in place: what is masked has probability 0, so its gradient is 0 as it is.
+        with torch.no_grad():
+            logits.masked_fill_(~mask, float("-inf"))
     return F.dropout(logits.softmax(-1), dropout) @ value
