@@ -179,3 +179,13 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int) -> None:
         state = Bert(BertConfig.from_checkpoint(config)).state_dict()
     named = {str(NAME_MAP.to_theirs(name)): tensor for name, tensor in state.items()}
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.fixture
+def threads() -> Generator[Callable[[int], None]]:
+    """Set how many threads torch may use; what was is set again afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

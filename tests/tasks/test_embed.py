@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from cypher.errors import ConfigError
 from cypher.layers.kernels import int8_is_exact
 from cypher.models.load import LoadedModel, load_model
 from cypher.tasks import embed
-from cypher.tasks.batch_workers import each_batch
 from cypher.tasks.embed import Embedder
 
 TEXTS = [
@@ -43,13 +40,6 @@ def one_by_one(loaded: LoadedModel, texts: list[str], max_tokens: int = 256) -> 
             mean = loaded.model(pad_inputs([ids], pad_id=loaded.special.pad_id)).hidden[0].mean(0)
             rows.append((mean / mean.norm()).numpy())
     return np.stack(rows)
-
-
-@pytest.fixture
-def threads() -> Any:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -89,43 +79,6 @@ def test_long_texts_are_cut(tiny_bert: Path) -> None:
 def test_a_precision_without_kernels_is_refused(tiny_bert: Path) -> None:
     with pytest.raises(ConfigError, match="'int4'"):
         Embedder(load_model(str(tiny_bert)), precision="int4")  # type: ignore[arg-type]
-
-
-def test_batches_on_threads_leave_the_callers_threads_alone(threads: Any) -> None:
-    threads(3)
-    inside: list[tuple[int, bool]] = []
-    both = threading.Barrier(2, timeout=20)
-
-    def work(batch: int) -> None:
-        both.wait()  # only passes if two batches are under way at once
-        inside.append((torch.get_num_threads(), torch.is_inference_mode_enabled()))
-
-    each_batch(work, [1, 2])
-    assert inside == [(1, True)] * 2
-    assert torch.get_num_threads() == 3
-    seen: list[int] = []
-    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-    later.start()
-    later.join()
-    assert seen == [3]
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_an_error_in_a_batch_arrives_and_drops_the_rest(threads: Any, number: int) -> None:
-    threads(number)
-    done: list[int] = []
-
-    def work(batch: int) -> None:
-        if batch == 0:
-            raise ConfigError("batch 0")
-        time.sleep(0.001)  # a busy machine may look at the error late
-        done.append(batch)
-
-    with pytest.raises(ConfigError, match="batch 0"):
-        each_batch(work, range(2000))
-    assert len(done) < 2000 - 1
-    each_batch(done.append, [7, 7])  # the threads live on
-    assert done[-2:] == [7, 7]
 
 
 @pytest.mark.real_weights

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from cypher.config import Recipe
 from cypher.data.readers import read_squad
@@ -71,3 +72,12 @@ def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path, tiny_bert:
     run_recipe(recipe(data, tiny_bert), folder=tmp_path / "runs")
     with pytest.raises(ConfigError, match="holds a run of another recipe"):
         run_recipe(recipe(data, tiny_bert, adapter="[adapter]\nrank = 2\n"), folder=tmp_path / "runs")
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with (
+        FileLock(tmp_path / "runs" / "run.lock"),
+        pytest.raises(ConfigError, match=r"another process is training in .*; .*choose another"),
+    ):
+        run_recipe(recipe(squad_file(tmp_path / "data.json"), tiny_bert), folder=tmp_path / "runs")

@@ -26,7 +26,7 @@ from cypher.models.model import Encoded, Model
 from cypher.train.loop import train
 from cypher.train.optimiser import build_optimiser, rate_factor
 from cypher.train.progress import read_metrics
-from cypher.train.step import train_step
+from cypher.train.step import threads_side_by_side, train_step
 from cypher.train.task import Head, HeadedModel
 
 
@@ -119,6 +119,34 @@ def test_cutting_a_batch_changes_neither_loss_nor_step(accumulation: int, tmp_pa
     assert cut.scores == whole.scores
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_micro_batches_side_by_side_are_the_same_run(accumulation: int, tmp_path: Path, threads: Any) -> None:
+    """One, two and three threads give one curve, and the same number of threads gives the same bits."""
+    config = CONFIG.model_copy(update={"accumulation": accumulation})
+    curves = []
+    for number, name in ((1, "one"), (2, "two"), (3, "three"), (3, "again")):
+        threads(number)
+        run(tmp_path / name, config, dropout=0.0)
+        curves.append(losses(tmp_path / name))
+    assert curves[1] == pytest.approx(curves[0], abs=1e-5)
+    assert curves[2] == pytest.approx(curves[0], abs=1e-5)
+    assert curves[3] == curves[2]
+
+
+def test_a_model_that_draws_at_random_is_trained_on_one_thread_at_a_time(threads: Any) -> None:
+    """Threads would take their draws from one generator in any order, and no run could be repeated."""
+    threads(2)
+    assert (threads_side_by_side(headed()), threads_side_by_side(headed(dropout=0.1))) == (2, 1)
+
+
+def test_an_error_beside_another_micro_batch_arrives(threads: Any) -> None:
+    threads(2)
+    task, model = TokenParity(), headed()
+    batches = [task.collate(ROWS[:2]), task.collate([[31]])]  # a token that is not in the vocabulary
+    with pytest.raises(IndexError):
+        train_step(model, task, batches, build_optimiser(model, CONFIG), rate=1.0, clip_norm=1.0, side_by_side=2)
+
+
 def test_mean_of_means_would_differ() -> None:
     """The rows are unequal on purpose: averaging micro-batch means gives another number."""
     task, model = TokenParity(), headed().eval()
@@ -155,15 +183,16 @@ def slow(folder, model, optimiser, position):
         pathlib.Path({flag!r}).touch()
         __import__("time").sleep(60)
 loop.save_checkpoint = slow
-t.run(pathlib.Path({folder!r}), t.CONFIG.model_copy(update={{"checkpoint_seconds": 1e-6}}))
+t.run(pathlib.Path({folder!r}), t.CONFIG.model_copy(update={{"checkpoint_seconds": 1e-6}}), {dropout})
 """
 
 
-def test_resumes_after_kill_9_to_the_same_losses(tmp_path: Path) -> None:
-    """With dropout, so that the random state must come back too."""
-    whole = run(tmp_path / "whole")
+@pytest.mark.parametrize("dropout", [0.1, 0.0])
+def test_resumes_after_kill_9_to_the_same_losses(tmp_path: Path, dropout: float) -> None:
+    """With dropout the random state must come back too; without it micro-batches go side by side."""
+    whole = run(tmp_path / "whole", dropout=dropout)
     folder, flag = tmp_path / "killed", tmp_path / "flag"
-    code = KILLED.format(tests=os.path.dirname(__file__), folder=str(folder), flag=str(flag))
+    code = KILLED.format(tests=os.path.dirname(__file__), folder=str(folder), flag=str(flag), dropout=dropout)
     process = subprocess.Popen([sys.executable, "-c", code])
     while not flag.exists():
         assert process.poll() is None
@@ -173,7 +202,7 @@ def test_resumes_after_kill_9_to_the_same_losses(tmp_path: Path) -> None:
     (folder / "checkpoints" / ".step-00000011.1").mkdir()  # as a crash in the middle of saving leaves it
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 11, "lo')
-    resumed = run(folder)
+    resumed = run(folder, dropout=dropout)
     assert losses(folder) == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
     assert resumed.scores == whole.scores
     assert dataclasses.replace(resumed, seconds=0) == dataclasses.replace(whole, seconds=0)

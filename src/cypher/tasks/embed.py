@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cypher.config import InferencePrecision
 from cypher.data.batch import batches_for_inference, pad_inputs
+from cypher.data.batch_workers import each_batch
 from cypher.layers.precision import fastest_precision
 from cypher.models.load import LoadedModel
-from cypher.tasks.batch_workers import each_batch
 
 # Tokens of one batch, padding included: enough for the matrix units, few enough for the processor's cache, which
 # the fp32 values between the products of int8 fill soonest.

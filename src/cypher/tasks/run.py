@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from cypher.adapters.adapter import freeze_all_but
 from cypher.adapters.lora import Lora
@@ -56,7 +59,8 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
         progress: Who watches.
 
     Raises:
-        ConfigError: The folder holds a run of another recipe, or the parts do not combine.
+        ConfigError: The folder holds a run of another recipe, another process is training in it, or the parts do not
+            combine.
     """
     dropout = Dropout(dropout=recipe.model.dropout, attention_dropout=recipe.model.attention_dropout)
     loaded = load_model(recipe.model.name, dropout=dropout)
@@ -68,6 +72,11 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
             change="see cypher models matrix",
         )
     _claim(folder, recipe)
+    with _alone(folder):
+        return _run(recipe, loaded, folder, progress)
+
+
+def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: Progress | None) -> Run:
     torch.manual_seed(recipe.train.seed)
     model, task = build(recipe, loaded)
     rows, development = rows_of(recipe, loaded)
@@ -136,6 +145,22 @@ def rows_of(recipe: Recipe, loaded: LoadedModel) -> tuple[list[SpanRow], list[Sp
             development_part, per_question=1.0, seed=0, similar_words=similar_words, weights=MISLEADING
         )
     return rows, development
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two processes in one folder would each take the other's checkpoints away."""
+    lock = FileLock(folder / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"another process is training in {folder}", change="wait for it, end it, or choose another --set name=…"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _claim(folder: Path, recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ from cypher.hub.weights import write_safetensors
 from cypher.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint, trained_tensors
 from cypher.train.optimiser import build_optimiser, rate_factor
 from cypher.train.progress import MetricsFile, Progress, Silence
-from cypher.train.step import train_step
+from cypher.train.step import threads_side_by_side, train_step
 from cypher.train.task import HeadedModel, Task
 
 
@@ -77,6 +77,7 @@ def train(
     evaluate_every = max(1, per_epoch // config.evaluations_per_epoch)
 
     model.model.prepare_training(dtype)
+    side_by_side = threads_side_by_side(model)
     optimiser = build_optimiser(model, config)
     position = load_checkpoint(folder / "checkpoints", model, optimiser)
     metrics = MetricsFile(folder / "metrics.jsonl", keep_until=position.step)
@@ -87,7 +88,7 @@ def train(
         while position.step < total and not (config.patience and position.stale >= config.patience):
             epoch, place = divmod(position.step, per_epoch)
             order = batches_for_training(lengths, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
-            parts = split_batch(order[place], config.accumulation)
+            parts = split_batch(order[place], config.accumulation * side_by_side)
             batches = [task.collate([examples[index] for index in part]) for part in parts]
             model.train()
             before = time.perf_counter()
@@ -98,6 +99,7 @@ def train(
                 optimiser,
                 rate=rate_factor(position.step, total=total, warmup=config.warmup),
                 clip_norm=config.clip_norm,
+                side_by_side=side_by_side,
             )
             speed = sum(lengths[index] for index in order[place]) / (time.perf_counter() - before)
             position = replace(position, step=position.step + 1, seconds=time.perf_counter() - started)

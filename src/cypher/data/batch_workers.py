@@ -23,14 +23,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pools.clear)
 
 
-def each_batch(work: Callable[[Part], None], batches: Iterable[Part]) -> None:
-    """Call ``work`` once a batch, in inference mode; on several threads if there are several batches.
+def each_batch(work: Callable[[Part], None], batches: Iterable[Part], *, inference: bool = True) -> None:
+    """Call ``work`` once a batch; on several threads if there are several batches.
 
     The first error is raised, and batches that have not begun are dropped.
 
     Args:
         work: Writes its result where it belongs.
         batches: Best with the longest first, so that the threads end together.
+        inference: Whether ``work`` runs in inference mode; otherwise it may work out gradients.
 
     Example:
         >>> squares = {}
@@ -40,7 +41,7 @@ def each_batch(work: Callable[[Part], None], batches: Iterable[Part]) -> None:
     """
 
     def alone(batch: Part) -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(inference):
             work(batch)
 
     parts, threads = list(batches), torch.get_num_threads()
