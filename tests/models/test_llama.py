@@ -4,60 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-import transformers
+from oracles import LLAMA_SIZES, llama_of, llama_oracle, padded
 
 from cypher.data.batch import Inputs
 from cypher.errors import ModelError
 from cypher.layers.state import State
 from cypher.models.llama import NAME_MAP, Llama, LlamaConfig
 
-SIZES = {
-    "tiny": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2},
-    "grouped": {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2},
-    "untied": {"hidden_size": 32, "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 1},
-}
 
-
-def oracle(size: str) -> transformers.LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=60,
-        max_position_embeddings=40,
-        intermediate_size=72,
-        tie_word_embeddings=size != "untied",
-        rope_theta=500.0,
-        **SIZES[size],
-    )
-    model = transformers.LlamaForCausalLM(config).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model
-
-
-def ours_of(model: transformers.LlamaForCausalLM) -> Llama:
-    config = LlamaConfig.from_checkpoint(model.config.to_dict())
-    llama = Llama(config).eval()
-    state = {NAME_MAP.to_ours(name): value for name, value in model.state_dict().items()}
-    if config.is_tied:
-        state.pop("output.weight", None)
-    llama.load_state_dict(state)
-    return llama
-
-
-def example(side: str) -> Inputs:
-    torch.manual_seed(1)
-    token_ids = torch.randint(3, 60, (4, 23))
-    lengths = torch.tensor([23, 11, 1, 17]).unsqueeze(1)
-    place = torch.arange(23)
-    mask = place < lengths if side == "right" else place >= 23 - lengths
-    return Inputs(token_ids=token_ids.where(mask, 0), attention_mask=mask)
-
-
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LLAMA_SIZES)
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_equals_transformers_with_padding(size: str, side: str) -> None:
-    theirs, inputs = oracle(size), example(side)
-    llama = ours_of(theirs)
+    theirs, inputs = llama_oracle(size), padded(side)
+    llama = llama_of(theirs)
     mask = inputs.attention_mask
     with torch.inference_mode():
         expected = theirs(
@@ -70,7 +29,7 @@ def test_equals_transformers_with_padding(size: str, side: str) -> None:
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("cuts", [(20, 1, 1, 1), (1,) * 23, (5, 9, 9)])
 def test_step_by_step_is_the_same_as_at_once(side: str, cuts: tuple[int, ...]) -> None:
-    llama, inputs = ours_of(oracle("grouped")), example(side)
+    llama, inputs = llama_of(llama_oracle("grouped")), padded(side)
     state = State(capacity=23)
     with torch.inference_mode():
         expected = llama(inputs).hidden
@@ -88,33 +47,33 @@ def test_step_by_step_is_the_same_as_at_once(side: str, cuts: tuple[int, ...]) -
 
 
 def test_training_and_scores_are_the_same_function() -> None:
-    llama, inputs = ours_of(oracle("grouped")), example("right")
+    llama, inputs = llama_of(llama_oracle("grouped")), padded("right")
     mask = inputs.attention_mask
     expected = llama(inputs).hidden[mask]
     torch.testing.assert_close(llama(inputs, scores=True).hidden[mask], expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(llama.train()(inputs).hidden[mask], expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LLAMA_SIZES)
 def test_num_params_formula_is_reality(size: str) -> None:
-    config = LlamaConfig.from_checkpoint(oracle(size).config.to_dict())
+    config = LlamaConfig.from_checkpoint(llama_oracle(size).config.to_dict())
     assert config.num_params() == sum(parameter.numel() for parameter in Llama(config).parameters())
 
 
 def test_names_map_both_ways_without_a_rest() -> None:
-    names = list(oracle("untied").state_dict())
+    names = list(llama_oracle("untied").state_dict())
     assert [NAME_MAP.to_theirs(NAME_MAP.to_ours(name)) for name in names] == names
 
 
 def test_what_it_cannot_be_is_refused() -> None:
-    llama = ours_of(oracle("tiny"))
+    llama = llama_of(llama_oracle("tiny"))
     long = torch.ones(1, 41, dtype=torch.int64)
     with pytest.raises(ModelError, match="41 tokens in a row: needs at most 40"):
         llama(Inputs(token_ids=long, attention_mask=long.bool()))
     short = Inputs(token_ids=long[:, :5], attention_mask=long[:, :5].bool())
     with pytest.raises(ModelError, match="5 tokens in a state of 4"):
         llama(short, State(capacity=4))
-    config = oracle("tiny").config.to_dict()
+    config = llama_oracle("tiny").config.to_dict()
     for change, said in (
         ({"model_type": "bert"}, "model_type 'bert': needs llama"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "rope type 'yarn'"),
@@ -128,7 +87,7 @@ def test_what_it_cannot_be_is_refused() -> None:
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.99999), ("bf16", 0.999)])
 def test_packed_weights_are_the_same_function(precision: str, least: float) -> None:
-    llama, inputs = ours_of(oracle("grouped")), example("right")
+    llama, inputs = llama_of(llama_oracle("grouped")), padded("right")
     with torch.inference_mode():
         expected = llama(inputs).hidden
         llama.pack(precision)

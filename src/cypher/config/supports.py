@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ARCHITECTURES = ("bert",)
+ARCHITECTURES = ("bert", "llama", "seq2seq")
 ADAPTERS = ("none", "lora")
 TASKS = ("extract_span", "embed")
 
@@ -46,6 +46,10 @@ def supports(*, model: str, adapter: str = "none", task: str = "extract_span") -
             return Support(ok=False, reason=f"no {what} is called {given}; there are {', '.join(known)}")
     if task == "embed":
         return Support(ok=False, reason="embed has no training objective: it reads vectors out of trained weights")
+    if task == "extract_span" and model != "bert":
+        return Support(
+            ok=False, reason=f"{model} reads from left to right: the start of an answer is scored before its end is seen"
+        )
     return Support(ok=True)
 
 

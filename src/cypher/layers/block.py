@@ -36,7 +36,7 @@ class Block(nn.Module):
         attention_join: Site behind the attention.
         feedforward: ``hidden -> update``.
         feedforward_join: Site behind the feed-forward.
-        cross_attention: ``(hidden, context) -> AttentionOutput``, to ``context.source``.
+        cross_attention: ``(hidden, context, state) -> AttentionOutput``, to ``context.source``.
         cross_attention_join: Site behind it.
     """
 
@@ -65,7 +65,7 @@ class Block(nn.Module):
         hidden = self.attention_join(attended.update, hidden, source)
         if self.cross_attention is not None and self.cross_attention_join is not None:
             source = self.cross_attention_join.enter(hidden)
-            hidden = self.cross_attention_join(self.cross_attention(source, context).update, hidden, source)
+            hidden = self.cross_attention_join(self.cross_attention(source, context, state).update, hidden, source)
         source = self.feedforward_join.enter(hidden)
         hidden = self.feedforward_join(self.feedforward(source), hidden, source)
         return BlockOutput(hidden=hidden, scores=attended.scores)

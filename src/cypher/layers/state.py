@@ -5,6 +5,7 @@ Buffers have their full size from the first step and are masked, so no step allo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -14,16 +15,22 @@ from cypher.errors import ModelError
 
 
 class LayerState:
-    """Keys and values of one attention; room for them is made by the first write.
+    """Keys and values of one block; room for them is made by the first write.
 
     Attributes:
         key: ``(batch, key_value_heads, capacity, head_width)``; ``None`` before the first write.
         value: Likewise.
+        source_key: ``(batch, key_value_heads, source_seq, head_width)``, of the source, which does not grow.
+        source_value: Likewise.
     """
+
+    TENSORS = ("key", "value", "source_key", "source_value")
 
     def __init__(self) -> None:
         self.key: Tensor | None = None
         self.value: Tensor | None = None
+        self.source_key: Tensor | None = None
+        self.source_value: Tensor | None = None
 
     def write(self, key: Tensor, value: Tensor, *, start: int, capacity: int) -> tuple[Tensor, Tensor]:
         """Put keys and values at ``start`` and give back all up to their end.
@@ -101,27 +108,25 @@ class State:
         Args:
             rows: ``(new_batch,)`` int64.
         """
-        for layer in self.layers.values():
-            if layer.key is not None and layer.value is not None:
-                layer.key, layer.value = layer.key[rows], layer.value[rows]
-        for name in ("mask", "next_position", "source", "source_mask"):
-            held = getattr(self, name)
-            if held is not None:
-                setattr(self, name, held[rows])
+        for holder, name, held in self._tensors():
+            setattr(holder, name, held[rows])
 
     def fork(self, copies: int) -> State:
         """A state of its own in which every row stands ``copies`` times in a row."""
         forked = State(capacity=self.capacity, length=self.length)
-        for name, layer in self.layers.items():
-            into = forked.layer(name)
-            if layer.key is not None and layer.value is not None:
-                into.key = layer.key.repeat_interleave(copies, 0)
-                into.value = layer.value.repeat_interleave(copies, 0)
-        for name in ("mask", "next_position", "source", "source_mask"):
-            held = getattr(self, name)
-            if held is not None:
-                setattr(forked, name, held.repeat_interleave(copies, 0))
+        into = {id(self): forked, **{id(layer): forked.layer(name) for name, layer in self.layers.items()}}
+        for holder, name, held in self._tensors():
+            setattr(into[id(holder)], name, held.repeat_interleave(copies, 0))
         return forked
+
+    def _tensors(self) -> Iterator[tuple[object, str, Tensor]]:
+        """Everything with a row of its own, with who holds it and under which name."""
+        names = ("mask", "next_position", "source", "source_mask")
+        held = [(self, names), *((layer, LayerState.TENSORS) for layer in self.layers.values())]
+        for holder, names in held:
+            for name in names:
+                if (tensor := getattr(holder, name)) is not None:
+                    yield holder, name, tensor
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from ``length`` on."""

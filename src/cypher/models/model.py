@@ -19,6 +19,7 @@ from cypher.layers.attention import BlockContext, FullAttention
 from cypher.layers.block import BlockOutput
 from cypher.layers.feed_forward import FeedForward, GatedFeedForward
 from cypher.layers.linear import Linear
+from cypher.layers.sites import EmbeddingSite
 from cypher.layers.state import State
 from cypher.layers.token_sum import TokenSum
 
@@ -74,11 +75,13 @@ class Model(nn.Module, ABC):
 
     Attributes:
         segments: Parts in forward order, each a ``ModuleDict`` of numbered blocks; pipelines cut between blocks.
+        embedding_output: Where hidden states leave the embedding; a decoder's, where there are two.
         width: Of the hidden states.
         remembers: Segments whose blocks keep a state while text is generated.
     """
 
     segments: nn.ModuleDict
+    embedding_output: EmbeddingSite
     width: int
     remembers: tuple[str, ...] = ()
     compute_dtype: torch.dtype = torch.float32
