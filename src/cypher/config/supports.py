@@ -48,7 +48,7 @@ def supports(*, model: str, adapter: str = "none", task: str = "extract_span") -
         return Support(ok=False, reason="embed has no training objective: it reads vectors out of trained weights")
     if task == "extract_span" and model != "bert":
         return Support(
-            ok=False, reason=f"{model} reads from left to right: the start of an answer is scored before its end is seen"
+            ok=False, reason=f"{model} reads from left to right: an answer's start is scored before its end is seen"
         )
     return Support(ok=True)
 
