@@ -67,6 +67,17 @@ def test_a_run_leaves_a_reader_that_answers_as_it_did(adapter: str, tmp_path: Pa
     assert again.result.scores == run.result.scores
 
 
+def test_a_recipe_that_starts_from_a_run_begins_where_it_ended(tmp_path: Path, tiny_bert: Path) -> None:
+    data, adapter = squad_file(tmp_path / "data.json"), "[adapter]\nrank = 4\n"
+    first = run_recipe(recipe(data, tiny_bert, adapter=adapter), folder=tmp_path / "first")
+    more = recipe(data, tiny_bert, adapter=adapter)
+    unmoved = {"start_from": str(first.folder), "learning_rate": 1e-12, "epochs": 1}
+    more = more.model_copy(update={"train": more.train.model_copy(update=unmoved)})
+    second = run_recipe(more, folder=tmp_path / "second")
+    assert second.result.scores == first.result.scores
+    assert second.result.calibration == pytest.approx(first.result.calibration)
+
+
 def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
     data = squad_file(tmp_path / "data.json")
     run_recipe(recipe(data, tiny_bert), folder=tmp_path / "runs")

@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 import torch
 
-from cypher.config import TrainConfig
+from cypher.adapters.lora import Lora
+from cypher.config import LoraConfig, TrainConfig
 from cypher.data.batch import Batch, pad_inputs
 from cypher.errors import DataError, ModelError
 from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.bert import Bert, BertConfig
 from cypher.models.model import Encoded, Model
+from cypher.train.checkpoint import load_trained, start_from
 from cypher.train.loop import train
 from cypher.train.optimiser import build_optimiser, rate_factor
 from cypher.train.progress import read_metrics
@@ -221,6 +223,31 @@ def test_nothing_to_learn_from_and_a_foreign_checkpoint_are_refused(tmp_path: Pa
     other.head.scores = Linear(16, 4)
     with pytest.raises(ModelError, match="does not fit this recipe"):
         train(other, TokenParity(), ROWS, ROWS[:8], config=CONFIG, dtype=torch.float32, folder=tmp_path)
+
+
+def test_a_run_goes_on_from_another_and_leaves_a_head_of_another_shape_alone(tmp_path: Path) -> None:
+    run(tmp_path)
+    first, same, other = headed(), headed(), headed()
+    load_trained(first, tmp_path / "best.safetensors")
+    start_from(tmp_path, same)
+    other.head.scores = Linear(16, 4)
+    fresh = other.head.scores.weight.clone()
+    start_from(tmp_path, other)
+    for name, value in first.state_dict().items():
+        assert torch.equal(same.state_dict()[name], value), name
+        assert name.startswith("head.") or torch.equal(other.state_dict()[name], value), name
+    assert torch.equal(other.head.scores.weight, fresh)
+
+
+def test_a_run_does_not_go_on_from_another_adapter_or_from_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no finished run"):
+        start_from(tmp_path, headed())
+    run(tmp_path)
+    frozen = headed()
+    frozen.model.requires_grad_(False)
+    Lora(LoraConfig(rank=2)).attach(frozen.model, "trained")
+    with pytest.raises(ModelError, match="does not fit this recipe"):
+        start_from(tmp_path, frozen)
 
 
 def test_rate_rises_and_falls() -> None:

@@ -28,6 +28,7 @@ from cypher.tasks.reader_folder import SpanReader, save_reader
 from cypher.tasks.similar_words import SimilarWords
 from cypher.tasks.span_rows import held_out, span_rows
 from cypher.tasks.unanswerable import MISLEADING, unanswerable_rows
+from cypher.train.checkpoint import start_from
 from cypher.train.loop import TrainResult, train
 from cypher.train.progress import Progress, read_metrics
 from cypher.train.task import HeadedModel
@@ -80,6 +81,8 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: Progress |
     torch.manual_seed(recipe.train.seed)
     model, task = build(recipe, loaded)
     rows, development = rows_of(recipe, loaded)
+    if recipe.train.start_from is not None:
+        start_from(Path(recipe.train.start_from), model)
     precision = fastest_precision() if recipe.precision.compute == "auto" else recipe.precision.compute
     write_text(folder / "environment.json", json.dumps(_environment(precision), indent=1))
     result = train(

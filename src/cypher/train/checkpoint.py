@@ -55,6 +55,31 @@ def load_trained(model: HeadedModel, path: Path) -> None:
         own[name].copy_(value)
 
 
+def start_from(run: Path, model: HeadedModel) -> None:
+    """Copy what another run has trained; its head too, where the two heads have one shape.
+
+    Args:
+        run: Folder of a finished run.
+        model: With the same adapter; every parameter that is trained outside of the head must be in the run.
+
+    Raises:
+        ModelError: The folder holds no finished run, or one of another model or adapter.
+    """
+    path = run / "best.safetensors"
+    if not path.is_file():
+        raise ModelError(f"{run} holds no finished run", needed="a folder that cypher train has written")
+    saved, own = read_safetensors(path), trained_tensors(model)
+    head = {name for name in own if name.startswith("head.")}
+    different = {name for name, value in own.items() if name not in saved or saved[name].shape != value.shape}
+    different |= {name for name in saved if name not in own and not name.startswith("head.")}
+    if foreign := sorted(different - head):
+        raise ModelError(
+            f"{path} does not fit this recipe ({foreign[0]})", needed="a run of the same model and adapter"
+        )
+    for name in own if not different else own.keys() - head:
+        own[name].copy_(saved[name])
+
+
 def save_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Optimizer, position: Position) -> None:
     """Write ``folder/step-N`` and remove older ones."""
     final = folder / f"step-{position.step:08d}"
