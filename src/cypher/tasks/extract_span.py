@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cypher.config import ExtractSpanConfig
 from cypher.data.batch import Batch, batches_for_inference, pad_inputs
+from cypher.data.batch_workers import each_batch
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
@@ -26,7 +27,8 @@ from cypher.tasks.span_decoding import best_spans
 from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included: large enough for the matrix units, small enough for the cache.
-BATCH_TOKENS = 4096
+# Two or three windows: passages differ in length, and what a larger batch saves it loses to padding.
+BATCH_TOKENS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +208,6 @@ class ExtractSpan:
         total = -golds.logsumexp(1).sum()
         return {"span": TokenSum(total=total, count=len(batch.rows)), **encoded.losses}
 
-    @torch.inference_mode()
     def candidates(
         self, model: HeadedModel, windows: Sequence[Window], *, top_k: int
     ) -> list[tuple[int, SpanCandidate]]:
@@ -222,7 +223,8 @@ class ExtractSpan:
         """
         found: list[tuple[int, SpanCandidate]] = []
         lengths = [len(window.token_ids) for window in windows]
-        for chosen in batches_for_inference(lengths, batch_tokens=BATCH_TOKENS):
+
+        def look(chosen: list[int]) -> None:
             batch = self.collate([windows[place] for place in chosen])
             logits = model(batch.inputs)[0].float()
             best = best_spans(
@@ -237,6 +239,8 @@ class ExtractSpan:
                     first = window.offsets[start - window.passage_start][0]
                     last = window.offsets[end - window.passage_start][1]
                     found.append((window.row, SpanCandidate(start=first, end=last, score=score)))
+
+        each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))
         return found
 
     def predict(self, model: HeadedModel, rows: Sequence[SpanRow]) -> list[SpanCandidate | None]:
