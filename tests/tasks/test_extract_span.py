@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -9,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from cypher.config import ExtractSpanConfig
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.models.bert import Bert, BertConfig
+from cypher.tasks import extract_span
 from cypher.tasks.extract_span import ExtractSpan, SpanCandidate, SpanRow, score_spans
 from cypher.train.task import HeadedModel
 
@@ -118,3 +121,24 @@ def test_score_by_kind(tokenizer: Tokenizer) -> None:
         }
     )
     assert task(tokenizer).calibrate(rows, predictions)["threshold"] == pytest.approx(-1.5)
+
+
+def test_the_order_of_candidates_is_not_that_of_the_threads(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract_span, "BATCH_TOKENS", 30)
+    objective, headed = model(tokenizer)
+    rows = enumerate((row(20), row(8), row(14)))
+    windows = [window for index, about in rows for window in objective.encode(about, index=index)]
+    # The longest window goes first and is slowest by far, so that with two threads its candidates come last.
+    headed.model.register_forward_pre_hook(
+        lambda _, given: time.sleep(0.2 if given[0].token_ids.shape[1] > 24 else 0.0)
+    )
+    threads, orders = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            orders.append([found for found, _ in objective.candidates(headed, windows, top_k=2)])
+    finally:
+        torch.set_num_threads(threads)
+    assert orders[0] == orders[1] == [0, 0, 2, 2, 1, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,27 @@ def test_a_recipe_that_starts_from_a_run_begins_where_it_ended(tmp_path: Path, t
     second = run_recipe(more, folder=tmp_path / "second")
     assert second.result.scores == first.result.scores
     assert second.result.calibration == pytest.approx(first.result.calibration)
+
+
+def test_a_resumed_run_needs_the_one_it_started_from_no_more(tmp_path: Path, tiny_bert: Path) -> None:
+    data, adapter = squad_file(tmp_path / "data.json"), "[adapter]\nrank = 4\n"
+    first = run_recipe(recipe(data, tiny_bert, adapter=adapter), folder=tmp_path / "first")
+    more = recipe(data, tiny_bert, adapter=adapter)
+    more = more.model_copy(update={"train": more.train.model_copy(update={"start_from": str(first.folder)})})
+    second = run_recipe(more, folder=tmp_path / "second")
+    shutil.rmtree(first.folder)
+    assert run_recipe(more, folder=tmp_path / "second").result.scores == second.result.scores
+
+
+def test_a_run_of_another_model_is_nothing_to_start_from(tmp_path: Path, tiny_bert: Path) -> None:
+    data, adapter = squad_file(tmp_path / "data.json"), "[adapter]\nrank = 4\n"
+    first = run_recipe(recipe(data, tiny_bert, adapter=adapter), folder=tmp_path / "first")
+    other = shutil.copytree(tiny_bert, tmp_path / "other")
+    for start, reason in ((first.folder, "a run of"), (tmp_path / "nothing", "cannot be read")):
+        more = recipe(data, other, adapter=adapter)
+        more = more.model_copy(update={"train": more.train.model_copy(update={"start_from": str(start)})})
+        with pytest.raises(ConfigError, match=reason):
+            run_recipe(more, folder=tmp_path / "second")
 
 
 def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path, tiny_bert: Path) -> None:

@@ -11,8 +11,8 @@ class TrainConfig(Section):
     """One loop for all tasks: AdamW, linear warm-up and decay, clipping, early stopping on the best checkpoint."""
 
     start_from: str | None = None
-    """Folder of a finished run whose trained weights this one goes on from, its head too if both have one shape; null
-    starts from the model as it is."""
+    """Folder of another run of the same model and adapter, whose best weights this one goes on from, its head too if
+    both have one shape; null starts from the model as it is."""
     epochs: int = Field(default=3, ge=1)
     """Passes over the training rows."""
     batch_size: int = Field(default=32, ge=1)

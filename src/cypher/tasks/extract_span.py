@@ -219,12 +219,14 @@ class ExtractSpan:
             top_k: Spans kept of each window.
 
         Returns:
-            ``(row, candidate)`` in no particular order.
+            ``(row, candidate)``, windows of like length together; the same order whichever thread is first.
         """
-        found: list[tuple[int, SpanCandidate]] = []
         lengths = [len(window.token_ids) for window in windows]
+        batches = list(batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))
+        found: list[list[tuple[int, SpanCandidate]]] = [[] for _ in batches]
 
-        def look(chosen: list[int]) -> None:
+        def look(place_of_batch: int) -> None:
+            chosen = batches[place_of_batch]
             batch = self.collate([windows[place] for place in chosen])
             logits = model(batch.inputs)[0].float()
             best = best_spans(
@@ -238,10 +240,10 @@ class ExtractSpan:
                         continue
                     first = window.offsets[start - window.passage_start][0]
                     last = window.offsets[end - window.passage_start][1]
-                    found.append((window.row, SpanCandidate(start=first, end=last, score=score)))
+                    found[place_of_batch].append((window.row, SpanCandidate(start=first, end=last, score=score)))
 
-        each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))
-        return found
+        each_batch(look, range(len(batches)))
+        return [candidate for part in found for candidate in part]
 
     def predict(self, model: HeadedModel, rows: Sequence[SpanRow]) -> list[SpanCandidate | None]:
         """The best span of each row, ``None`` only for a passage without any token."""

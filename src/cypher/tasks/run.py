@@ -72,17 +72,18 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
             f"{loaded.architecture.name} with {adapter} on {recipe.task.kind} does not work: {support.reason}",
             change="see cypher models matrix",
         )
-    _claim(folder, recipe)
     with _alone(folder):
+        _claim(folder, recipe)
         return _run(recipe, loaded, folder, progress)
 
 
 def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: Progress | None) -> Run:
     torch.manual_seed(recipe.train.seed)
     model, task = build(recipe, loaded)
+    # Before the rows are read, so that a wrong folder costs no time; a resumed run has weights of its own.
+    if recipe.train.start_from is not None and not (folder / "checkpoints").exists():
+        _start_from(Path(recipe.train.start_from), recipe, model)
     rows, development = rows_of(recipe, loaded)
-    if recipe.train.start_from is not None:
-        start_from(Path(recipe.train.start_from), model)
     precision = fastest_precision() if recipe.precision.compute == "auto" else recipe.precision.compute
     write_text(folder / "environment.json", json.dumps(_environment(precision), indent=1))
     result = train(
@@ -150,9 +151,25 @@ def rows_of(recipe: Recipe, loaded: LoadedModel) -> tuple[list[SpanRow], list[Sp
     return rows, development
 
 
+def _start_from(run: Path, recipe: Recipe, model: HeadedModel) -> None:
+    """Go on from another run's weights, which only mean something on the model they were trained on.
+
+    Raises:
+        ConfigError: It was trained on another model, or is no run.
+        ModelError: It was trained with another adapter.
+    """
+    other = Recipe.load(run / "recipe.toml").model.name
+    if other != recipe.model.name:
+        raise ConfigError(
+            f"train.start_from = {str(run)!r}, a run of {other}", needed=f"a run of {recipe.model.name}, this recipe's"
+        )
+    start_from(run, model)
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two processes in one folder would each take the other's checkpoints away."""
+    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "run.lock")
     try:
         lock.acquire(timeout=0)
@@ -167,10 +184,11 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _claim(folder: Path, recipe: Recipe) -> None:
-    """Write the resolved recipe, or check that the folder's is the same."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the resolved recipe, or check that the folder's is the same, once anything was learnt by it."""
     path, text = folder / "recipe.toml", recipe.to_toml()
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    # A recipe that was mended because something in it could not be read is no other run.
+    has_begun = (folder / "environment.json").exists()
+    if has_begun and path.exists() and path.read_text(encoding="utf-8") != text:
         raise ConfigError(
             f"{folder} holds a run of another recipe",
             change="choose another --set name=…, or remove that folder",

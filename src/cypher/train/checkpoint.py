@@ -56,18 +56,20 @@ def load_trained(model: HeadedModel, path: Path) -> None:
 
 
 def start_from(run: Path, model: HeadedModel) -> None:
-    """Copy what another run has trained; its head too, where the two heads have one shape.
+    """Copy the best weights of another run; its head too, where the two heads have one shape.
 
     Args:
-        run: Folder of a finished run.
+        run: Its folder; it need not be finished, but must have been evaluated once.
         model: With the same adapter; every parameter that is trained outside of the head must be in the run.
 
     Raises:
-        ModelError: The folder holds no finished run, or one of another model or adapter.
+        ModelError: The folder holds no such run, or one whose adapter has other tensors.
     """
     path = run / "best.safetensors"
     if not path.is_file():
-        raise ModelError(f"{run} holds no finished run", needed="a folder that cypher train has written")
+        raise ModelError(
+            f"{run} holds no weights of a run", needed="a folder in which cypher train has evaluated at least once"
+        )
     saved, own = read_safetensors(path), trained_tensors(model)
     head = {name for name in own if name.startswith("head.")}
     different = {name for name, value in own.items() if name not in saved or saved[name].shape != value.shape}
