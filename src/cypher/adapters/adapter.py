@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
+from cypher.adapters.merge import Merged, merge
 from cypher.errors import ConfigError
-from cypher.layers.linear import Linear
 from cypher.models.model import Model
 
 # The places a method may plug into; whatever is attached lives in one of these dictionaries under its name.
@@ -38,11 +38,9 @@ class Adapter(ABC):
         }
 
     @staticmethod
-    def merge(model: Model) -> None:
-        """Fold all attached deltas into the weights: the same function at no extra cost."""
-        for module in model.modules():
-            if isinstance(module, Linear):
-                module.merge()
+    def merge(model: Model) -> Merged:
+        """Fold all attached deltas into the weights; see :func:`cypher.adapters.merge.merge`."""
+        return merge(model)
 
 
 def check_name(name: str) -> None:

@@ -39,9 +39,9 @@ class LoraDelta(Delta):
         added = torch.addmm(output.flatten(0, -2), inner.flatten(0, -2), self.up.to(values.dtype).t())
         return added.view_as(output)
 
-    def merged(self, weight: Tensor) -> Tensor:
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """``weight + alpha / rank · up @ down``, ``(out_features, in_features)``."""
-        return weight + (self.up @ self.down * self.scale).to(weight.dtype)
+        return weight + (self.up @ self.down * self.scale).to(weight.dtype), bias
 
 
 class Lora(Adapter):

@@ -33,6 +33,7 @@ class BlockContext:
         rotary: Turns queries and keys; ``None`` where positions are in the embedding.
         source: ``(batch, source_seq, width)``, what cross-attention attends to.
         source_mask: Bool, broadcastable to ``(batch, heads, queries, source_seq)``; ``None`` keeps all.
+        seen: ``(batch, written + seq)`` bool, the same for all tokens up to now; ``None`` where there is no state.
         written: Tokens in the state before this step.
         capacity: Tokens the state has room for.
         scores: Whether blocks also return how much attention each token received.
@@ -43,6 +44,7 @@ class BlockContext:
     rotary: RotaryTable | None = None
     source: Tensor | None = None
     source_mask: Tensor | None = None
+    seen: Tensor | None = None
     written: int = 0
     capacity: int = 0
     scores: bool = False
@@ -151,7 +153,7 @@ class FullAttention(nn.Module):
             query, key = context.rotary.rotate(query), context.rotary.rotate(key)
         if state is not None:
             key, value = state.write(key, value, start=context.written, capacity=context.capacity)
-        key, value, mask = self.key_value(key, value, context.mask)
+        key, value, mask = self.key_value(key, value, context.mask, hidden)
         mixed, scores = self.attend(query, key, value, mask, context)
         return AttentionOutput(self.output(mixed.transpose(1, 2).flatten(2)), scores)
 

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 class Delta(nn.Module, ABC):
-    """A trained change of one linear layer's output."""
+    """A trained change of one linear layer's output.
+
+    Attributes:
+        is_mergeable: Whether :meth:`merged` can do without it; of an instance, because options may forbid it.
+    """
+
+    is_mergeable: bool = True
 
     @abstractmethod
     def forward(self, values: Tensor, output: Tensor) -> Tensor:
@@ -28,8 +34,16 @@ class Delta(nn.Module, ABC):
         """
 
     @abstractmethod
-    def merged(self, weight: Tensor) -> Tensor:
-        """The weight ``(out_features, in_features)`` that does the same without the delta."""
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The weight and bias that do the same without the delta (its dropout aside); neither is changed in place.
+
+        Args:
+            weight: ``(out_features, in_features)``.
+            bias: ``(out_features,)``, or ``None`` where the layer has none.
+
+        Raises:
+            ModelError: No weight does the same; with the reason.
+        """
 
 
 class Linear(nn.Linear):
@@ -61,9 +75,20 @@ class Linear(nn.Linear):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Fold every delta into the weight and drop it: the same function at no extra cost."""
+        """Fold every delta into the weight and drop it: the same function at no extra cost.
+
+        Raises:
+            ModelError: A delta cannot be folded; the layer is unchanged then.
+        """
+        if not self.deltas:
+            return
+        weight: Tensor = self.weight.detach()
+        bias: Tensor | None = None if self.bias is None else self.bias.detach()
         for delta in self.deltas.values():
-            self.weight.copy_(cast(Delta, delta).merged(self.weight))
+            weight, bias = cast(Delta, delta).merged(weight, bias)
+        self.weight.copy_(weight)
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
         self.deltas.clear()
 
     def pack(
