@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -52,6 +52,25 @@ class BlockContext:
     capacity: int = 0
     scores: bool = False
     lengths: tuple[int, ...] | None = None
+
+    def copied(self, copies: int) -> BlockContext:
+        """The context of as many copies of all rows, one below the other."""
+        batch = len(self.attention_mask)
+
+        def copy(tensor: Tensor | None) -> Tensor | None:
+            # What has one row for all keeps it.
+            return tensor if tensor is None or len(tensor) != batch else torch.cat([tensor] * copies)
+
+        return replace(
+            self,
+            attention_mask=torch.cat([self.attention_mask] * copies),
+            mask=copy(self.mask),
+            rotary=None if self.rotary is None else self.rotary.copied(copies),
+            source=copy(self.source),
+            source_mask=copy(self.source_mask),
+            seen=copy(self.seen),
+            lengths=None if self.lengths is None else self.lengths * copies,
+        )
 
 
 def key_mask(attention_mask: Tensor) -> Tensor | None:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cypher.layers.kernels import PackedLinear, pack_linear
+from cypher.layers.passages import DeltaPassage
+from cypher.layers.route import go_through
 
 if TYPE_CHECKING:
     from cypher.config import InferencePrecision
@@ -69,9 +71,10 @@ class Linear(nn.Linear):
         weight = self.weight.to(values.dtype)
         bias = None if self.bias is None else self.bias.to(values.dtype)
         output = F.linear(values, weight, bias)
-        for delta in self.deltas.values():
-            output = delta(values, output)
-        return output
+        if not self.deltas:
+            return output
+        (changed,) = go_through(DeltaPassage(parts=self.deltas, changing=(output,), constant=(values,)))
+        return cast(Tensor, changed)
 
     @torch.no_grad()
     def merge(self) -> None:

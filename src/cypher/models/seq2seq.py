@@ -22,6 +22,7 @@ from cypher.layers.cross_attention import CrossAttention
 from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import Activation, FeedForward
 from cypher.layers.positions import LearnedPositions, SinusoidalPositions
+from cypher.layers.route import following
 from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
@@ -183,7 +184,8 @@ class Seq2SeqLanguageHead(Head):
     def forward(self, encoded: Encoded) -> Tensor:
         """``(rows, seq, vocabulary)``."""
         (model,) = self._model
-        hidden = model.embedding_output.inverse(encoded.scatter())
+        with following(encoded.route):
+            hidden = model.embedding_output.inverse(encoded.scatter())
         return F.linear(hidden, model.token_vectors().to(hidden.dtype))
 
 
@@ -273,6 +275,11 @@ class Seq2Seq(Model):
             hidden, mask = self.source_embedding_output(hidden, inputs.source.attention_mask)
             context = BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
             return Entered(hidden, context)
+        source, source_mask = before, None
+        if before is not None and inputs.source is not None:
+            # What was put in front of the source is attended to as well.
+            in_front = before.shape[1] - inputs.source.attention_mask.shape[1]
+            source_mask = F.pad(inputs.source.attention_mask, (in_front, 0), value=True)
         written = 0 if state is None else state.length
         if state is not None:
             if before is not None:
