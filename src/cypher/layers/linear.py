@@ -24,6 +24,10 @@ class Delta(nn.Module, ABC):
 
     is_mergeable: bool = True
 
+    def enter(self, values: Tensor) -> Tensor:
+        """What the layer, and the deltas before this one, are to be given instead of ``values (…, in_features)``."""
+        return values
+
     @abstractmethod
     def forward(self, values: Tensor, output: Tensor) -> Tensor:
         """Change the layer's output.
@@ -68,9 +72,16 @@ class Linear(nn.Linear):
             return self.packed(values)
         weight = self.weight.to(values.dtype)
         bias = None if self.bias is None else self.bias.to(values.dtype)
-        output = F.linear(values, weight, bias)
-        for delta in self.deltas.values():
-            output = delta(values, output)
+        if not self.deltas:
+            return F.linear(values, weight, bias)
+        # Each delta changes what the layer and the deltas before it are together, so the last one enters first.
+        deltas = [cast(Delta, delta) for delta in self.deltas.values()]
+        entered = [values]
+        for delta in reversed(deltas):
+            entered.append(delta.enter(entered[-1]))
+        output = F.linear(entered.pop(), weight, bias)
+        for delta in deltas:
+            output = delta(entered.pop(), output)
         return output
 
     @torch.no_grad()
