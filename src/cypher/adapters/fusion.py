@@ -122,11 +122,7 @@ def check_fusible(model: Model, fuse: Fuse) -> None:
         ConfigError: One has parts elsewhere than at joins, or is not attached.
     """
     for name in fuse.names():
-        parts = [
-            module[name]
-            for module in model.modules()
-            if isinstance(module, nn.ModuleDict) and name in module
-        ]
+        parts = [module[name] for module in model.modules() if isinstance(module, nn.ModuleDict) and name in module]
         if not parts:
             raise ConfigError(f"adapter {name!r} in {fuse!r} is not attached")
         if not all(isinstance(part, FusiblePlug) for part in parts):

@@ -179,9 +179,7 @@ class Fused(_Branching):
         changes = [self._change(child, passage) for child in self.children if child.concerns(passage.parts)]
         # What the last one read is the query, as those who published fusions trained them.
         mixed: Tensor = passage.fusions[self.name](changes[-1].given, torch.stack([one.change for one in changes], 2))
-        (update,) = passage.changing
-        assert update is not None, "a join has an update"
-        return passage.become((update + mixed,))
+        return passage.become((changes[-1].onto + mixed,))
 
     def _change(self, child: Flow, passage: JoinPassage) -> Change:
         """Of one part; of a stack the last one's, which read what those before it made."""

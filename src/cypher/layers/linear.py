@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cypher.layers.kernels import PackedLinear, pack_linear
-from cypher.layers.passages import DeltaPassage
+from cypher.layers.passages import DeltaPassage, EnterPassage
 from cypher.layers.route import go_through
 
 if TYPE_CHECKING:
@@ -22,9 +22,15 @@ class Delta(nn.Module, ABC):
 
     Attributes:
         is_mergeable: Whether :meth:`merged` can do without it; of an instance, because options may forbid it.
+        enters: Whether :meth:`enter` changes anything.
     """
 
     is_mergeable: bool = True
+    enters: ClassVar[bool] = False
+
+    def enter(self, values: Tensor) -> Tensor:
+        """What the layer, and the deltas before this one, are to be given instead of ``values (…, in_features)``."""
+        return values
 
     @abstractmethod
     def forward(self, values: Tensor, output: Tensor) -> Tensor:
@@ -70,11 +76,16 @@ class Linear(nn.Linear):
             return self.packed(values)
         weight = self.weight.to(values.dtype)
         bias = None if self.bias is None else self.bias.to(values.dtype)
-        output = F.linear(values, weight, bias)
         if not self.deltas:
-            return output
-        (changed,) = go_through(DeltaPassage(parts=self.deltas, changing=(output,), constant=(values,)))
-        return cast(Tensor, changed)
+            return F.linear(values, weight, bias)
+        given: dict[str, Tensor] = {}
+        if any(delta.enters for delta in self.deltas.values()):
+            (entered,) = go_through(EnterPassage(parts=self.deltas, changing=(values,), given=given))
+            assert entered is not None, "a layer is given something"
+            values = entered
+        output = F.linear(values, weight, bias)
+        passage = DeltaPassage(parts=self.deltas, changing=(output,), constant=(values,), given=given)
+        return cast(Tensor, go_through(passage)[0])
 
     @torch.no_grad()
     def merge(self) -> None:

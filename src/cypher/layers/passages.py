@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +13,46 @@ from torch import Tensor, nn
 from cypher.layers.plugs import Change, EmbeddingPlug, FusiblePlug, JoinPlug, KeyValuePlug, OutputPlug
 from cypher.layers.route import Passage, Tensors
 
+if TYPE_CHECKING:
+    from cypher.layers.linear import Delta
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnterPassage(Passage):
+    """``changing`` is what a linear layer is given, ``(batch, seq, in_features)``; the last delta enters first.
+
+    Args:
+        given: Filled with what each delta was given, by its name, for :class:`DeltaPassage`.
+    """
+
+    token_dim: ClassVar[int | None] = 1
+    backwards: ClassVar[bool] = True
+
+    given: dict[str, Tensor]
+
+    def call(self, name: str) -> Tensors:
+        """What the layer, and the deltas before this one, are given."""
+        (values,) = self.changing
+        self.given[name] = cast(Tensor, values)
+        return (cast("Delta", self.parts[name]).enter(cast(Tensor, values)),)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaPassage(Passage):
-    """``changing`` is a linear layer's output, ``constant`` what it was given; both ``(batch, seq, features)``."""
+    """``changing`` is a linear layer's output, ``constant`` what it was given; both ``(batch, seq, features)``.
+
+    Args:
+        given: What a delta is given where that is something else than the layer.
+    """
 
     token_dim: ClassVar[int | None] = 1
 
-    def call(self, part: nn.Module) -> Tensors:
+    given: dict[str, Tensor]
+
+    def call(self, name: str) -> Tensors:
         """The output with a delta's change."""
-        return (part(self.constant[0], self.changing[0]),)
+        values = self.given.get(name, self.constant[0])
+        return (self.parts[name](values, self.changing[0]),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +69,12 @@ class JoinPassage(Passage):
     norm: nn.Module
     fusions: nn.ModuleDict
 
-    def call(self, part: nn.Module) -> Tensors:
+    def call(self, name: str) -> Tensors:
         """The update that a plug makes."""
-        return (cast(JoinPlug, part)(*self.changing, *self.constant, self.norm),)
+        return (cast(JoinPlug, self.parts[name])(*self.changing, *self.constant, self.norm),)
 
     def change(self, name: str) -> Change:
-        """What a fusible plug read, and its change alone."""
+        """What a fusible plug reads and adds."""
         (update,), (residual, source) = self.changing, self.constant
         assert update is not None and residual is not None and source is not None  # noqa: PT018
         return cast(FusiblePlug, self.parts[name]).change(update, residual, source, self.norm)
@@ -54,10 +84,10 @@ class JoinPassage(Passage):
 class KeyValuePassage(Passage):
     """``changing`` is key, value and mask, ``constant`` what the attention read."""
 
-    def call(self, part: nn.Module) -> Tensors:
+    def call(self, name: str) -> Tensors:
         """Key, value and mask with a plug's rows in front."""
         key, value, mask = self.changing
-        return cast(Tensors, cast(KeyValuePlug, part)(key, value, mask, self.constant[0]))
+        return cast(Tensors, cast(KeyValuePlug, self.parts[name])(key, value, mask, self.constant[0]))
 
     def join_rows(self, changed: Sequence[Tensors]) -> Tensors:
         """Rows with fewer keys get some in front that no query sees."""
@@ -88,9 +118,9 @@ class KeyValuePassage(Passage):
 class EmbeddingPassage(Passage):
     """``changing`` is the hidden states ``(batch, seq, width)`` and their mask ``(batch, seq)``."""
 
-    def call(self, part: nn.Module) -> Tensors:
+    def call(self, name: str) -> Tensors:
         """Both, with a plug's rows in front."""
-        return cast(Tensors, cast(EmbeddingPlug, part)(*self.changing))
+        return cast(Tensors, cast(EmbeddingPlug, self.parts[name])(*self.changing))
 
     def join_rows(self, changed: Sequence[Tensors]) -> Tensors:
         """Rows with fewer tokens get padding in front."""
@@ -110,15 +140,15 @@ class InversePassage(Passage):
 
     backwards: ClassVar[bool] = True
 
-    def call(self, part: nn.Module) -> Tensors:
+    def call(self, name: str) -> Tensors:
         """The hidden states without the change that a plug made behind the embedding."""
-        return (cast(EmbeddingPlug, part).inverse(cast(Tensor, self.changing[0])),)
+        return (cast(EmbeddingPlug, self.parts[name]).inverse(cast(Tensor, self.changing[0])),)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputPassage(Passage):
     """``changing`` is a block's hidden states, ``constant`` the mask of all tokens up to now."""
 
-    def call(self, part: nn.Module) -> Tensors:
+    def call(self, name: str) -> Tensors:
         """The hidden states that a plug makes."""
-        return (cast(OutputPlug, part)(self.changing[0], self.constant[0]),)
+        return (cast(OutputPlug, self.parts[name])(self.changing[0], self.constant[0]),)

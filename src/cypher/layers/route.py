@@ -43,8 +43,8 @@ class Passage(ABC):
     adapter_ids: Tensor | None = None
 
     @abstractmethod
-    def call(self, part: nn.Module) -> Tensors:
-        """What a part makes of what changes."""
+    def call(self, name: str) -> Tensors:
+        """What the part of that name makes of what changes."""
 
     def join_rows(self, changed: Sequence[Tensors]) -> Tensors:
         """What changes of several passages, one below the other."""
@@ -62,7 +62,7 @@ class Passage(ABC):
 
     def through(self, name: str) -> Passage:
         """What one part makes of it; itself where no part of that name is attached."""
-        return self.become(self.call(self.parts[name])) if name in self.parts else self
+        return self.become(self.call(name)) if name in self.parts else self
 
     def rows(self, chosen: slice | Tensor) -> Passage:
         """Some of the rows."""
