@@ -24,6 +24,7 @@ from cypher.config.train import TrainConfig
 __all__ = [
     "PRESETS", "AdapterActivation", "AdapterConfig", "BottleneckConfig", "CompacterConfig", "DataConfig", "DoraConfig",
     "DvoraConfig", "ExtractSpanConfig", "FusionConfig", "Ia3Config", "InferencePrecision", "InvertibleConfig",
-    "LoraConfig", "ModelConfig", "PartConfig", "PrecisionConfig", "PrefixConfig", "PromptConfig", "Recipe", "ReftConfig",
-    "Support", "TaskConfig", "TrainConfig", "TrainingPrecision", "UnionConfig", "VeraConfig", "adapter_config", "matrix", "supports",
+    "LoraConfig", "ModelConfig", "PartConfig", "PrecisionConfig", "PrefixConfig", "PromptConfig", "Recipe",
+    "ReftConfig", "Support", "TaskConfig", "TrainConfig", "TrainingPrecision", "UnionConfig", "VeraConfig",
+    "adapter_config", "matrix", "supports",
 ]  # fmt: skip
