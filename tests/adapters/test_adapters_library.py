@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
-from conftest import REQUIRED
 from torch import Tensor
 
 from cypher.adapters.adapter import Adapter
@@ -100,13 +100,10 @@ TABLE = [
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library(tmp_path_factory: pytest.TempPathFactory, absent: Callable[[str], NoReturn]) -> Path:
     """A folder with what the library makes of every method, written once a session."""
     if not PYTHON.is_file():
-        reason = f"no oracle at {PYTHON} (make oracles)"
-        if REQUIRED:
-            pytest.fail(f"{reason}, and CYPHER_REQUIRE is 1", pytrace=False)
-        pytest.skip(reason)
+        absent(f"no interpreter at {PYTHON} (make oracles)")
     folder = tmp_path_factory.mktemp("adapters-library")
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     done = subprocess.run(
