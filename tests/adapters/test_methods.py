@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,6 +157,24 @@ def test_step_by_step_is_the_same_as_at_once(preset: str, architecture: str) -> 
             steps.append(model(step, state).scatter())
     together = torch.cat(steps, 1) * given.attention_mask.unsqueeze(-1)
     torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("preset", "architecture"), TABLE)
+def test_bf16_beside_fp32(preset: str, architecture: str) -> None:
+    """Trained in bf16, what is trained stays fp32; packed for inference, the function stays the same."""
+    model, given = attached(preset, architecture), inputs(architecture)
+    expected = hidden_of(model, given)
+    packed = copy.deepcopy(model)
+    freeze_all_but(model, "mine")
+    model.prepare_training(torch.bfloat16)
+    hidden = model.train()(given).scatter()
+    assert hidden.dtype == torch.bfloat16
+    hidden.float().square().mean().backward()
+    own = Adapter.parameters_of(model, "mine").values()
+    assert all(parameter.dtype == torch.float32 and parameter.grad is not None for parameter in own)
+    packed.pack("fp32")
+    with torch.inference_mode():
+        torch.testing.assert_close(hidden_of(packed, given), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("preset", "count"), [("seq_bn", 894_528), ("double_seq_bn", 1_789_056)])
