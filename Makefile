@@ -23,6 +23,8 @@ ifneq ($(CYPHER_DATA),)
 test bench: export CYPHER_DATA := $(CYPHER_DATA)
 endif
 
+test: export CYPHER_ORACLES := $(abspath $(ORACLES))
+
 # A question has quotes, dollars and apostrophes: it reaches the shell through the environment, as it was typed.
 override DOCS := $(value DOCS)
 override Q := $(value Q)

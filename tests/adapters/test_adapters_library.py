@@ -27,7 +27,7 @@ from cypher.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 SCRIPT = Path(__file__).with_name("adapters_library.py")
 ROOT = Path(__file__).parents[2]
-PYTHON = Path(os.environ.get("CYPHER_ORACLE_ADAPTERS", ROOT / ".oracle-adapters")) / "bin" / "python"
+PYTHON = Path(os.environ.get("CYPHER_ORACLES", ROOT / ".oracle-adapters")) / "bin" / "python"
 
 SIZES: dict[str, Any] = {"vocabulary_size": 60, "width": 64, "n_heads": 4, "inner_width": 40, "max_positions": 40}
 MODELS = {
