@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Literal, cast
 
 from torch import Tensor, nn
 
-
-class JoinPlug(nn.Module, ABC):
-    """What changes a sub-layer's update before it joins the stream (bottleneck adapters and their kin)."""
-
-    @abstractmethod
-    def forward(self, update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module) -> Tensor:
-        """Return the update to join with instead.
-
-        Args:
-            update: ``(batch, seq, width)``, what the sub-layer made, or the plug before this one.
-            residual: ``(batch, seq, width)``, what it will be added to.
-            source: ``(batch, seq, width)``, what the sub-layer was given.
-            norm: The site's own norm.
-        """
+from cypher.layers.plugs import EmbeddingPlug
 
 
 class JoinSite(nn.Module):
@@ -50,23 +36,12 @@ class JoinSite(nn.Module):
         """Join ``update`` to ``residual``; all ``(batch, seq, width)``, ``source`` is what :meth:`enter` gave."""
         update = self.dropout(update)
         for plug in self.plugs.values():
-            update = plug(update, residual, source, self.norm)
+            update = plug(update, residual, source, self.norm if self.style == "post" else _NO_NORM)
         joined = residual + update
         return cast(Tensor, self.norm(joined)) if self.style == "post" else joined
 
 
-class KeyValuePlug(nn.Module, ABC):
-    """What changes or extends the keys and values of an attention (prefix tuning and its kin)."""
-
-    @abstractmethod
-    def forward(self, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the same three, possibly with leading rows that no position encoding touches.
-
-        Args:
-            key: ``(batch, heads, keys, head_width)``.
-            value: ``(batch, heads, keys, head_width)``.
-            mask: Bool, broadcastable to ``(batch, heads, queries, keys)``; ``None`` keeps all.
-        """
+_NO_NORM = nn.Identity()
 
 
 class KeyValueSite(nn.Module):
@@ -76,34 +51,13 @@ class KeyValueSite(nn.Module):
         super().__init__()
         self.plugs = nn.ModuleDict()
 
-    def forward(self, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(
+        self, key: Tensor, value: Tensor, mask: Tensor | None, source: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Shapes as in :meth:`KeyValuePlug.forward`."""
         for plug in self.plugs.values():
-            key, value, mask = plug(key, value, mask)
+            key, value, mask = plug(key, value, mask, source)
         return key, value, mask
-
-
-class EmbeddingPlug(nn.Module, ABC):
-    """What changes hidden states where they leave the embedding (invertible adapters, prompts).
-
-    Attributes:
-        at_beginning_only: Whether later steps of a generation, which go on with a state, leave it out.
-    """
-
-    at_beginning_only = False
-
-    @abstractmethod
-    def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both, possibly with rows in front that are no tokens of the input.
-
-        Args:
-            hidden: ``(batch, seq, width)``.
-            mask: ``(batch, seq)`` bool, True = keep.
-        """
-
-    def inverse(self, hidden: Tensor) -> Tensor:
-        """Undo the change before a language head that is tied to the embedding, ``(batch, seq, width)``."""
-        return hidden
 
 
 class EmbeddingSite(nn.Module):
@@ -124,4 +78,18 @@ class EmbeddingSite(nn.Module):
         """Undo all plugs, the last one first, ``(batch, seq, width)``."""
         for plug in reversed(list(self.plugs.values())):
             hidden = cast(EmbeddingPlug, plug).inverse(hidden)
+        return hidden
+
+
+class OutputSite(nn.Module):
+    """Where hidden states leave a block; empty it is the identity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plugs = nn.ModuleDict()
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Shapes as in :meth:`OutputPlug.forward`."""
+        for plug in self.plugs.values():
+            hidden = plug(hidden, attention_mask)
         return hidden

@@ -138,10 +138,11 @@ class LlamaLanguageHead(Head):
     def forward(self, encoded: Encoded) -> Tensor:
         """``(rows, seq, vocabulary)``."""
         (model,) = self._model
-        hidden = model.embedding_output.inverse(encoded.scatter())
+        hidden = encoded.scatter()
         if model.output is not None:
             logits: Tensor = model.output(hidden)
             return logits
+        hidden = model.embedding_output.inverse(hidden)
         return F.linear(hidden, model.token_vectors().to(hidden.dtype))
 
 
@@ -223,6 +224,7 @@ class Llama(Model):
             attention_mask=mask,
             mask=causal_mask(visible, queries=queries),
             rotary=self.rotary(positions),
+            seen=None if state is None else visible,
             written=written,
             capacity=0 if state is None else state.capacity,
             scores=scores,

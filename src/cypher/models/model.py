@@ -97,6 +97,11 @@ class Model(nn.Module, ABC):
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
 
+    @property
+    def embedding_sites(self) -> tuple[EmbeddingSite, ...]:
+        """Of every segment that begins with an embedding, in forward order; the last one is ``embedding_output``."""
+        return (self.embedding_output,)
+
     @abstractmethod
     def token_vectors(self) -> Tensor:
         """The table that token ids are looked up in, ``(vocabulary, width)``."""
