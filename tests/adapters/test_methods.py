@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from cypher.adapters.adapter import Adapter, freeze_all_but
 from cypher.adapters.folder import load_adapter, save_adapter
 from cypher.adapters.methods import adapter_of
 from cypher.adapters.prefix import flatten_prefix
-from cypher.config import PRESETS, AdapterConfig, PrefixConfig, adapter_config
+from cypher.config import PRESETS, AdapterConfig, InferencePrecision, PrefixConfig, Recipe, adapter_config
 from cypher.data.batch import Inputs
 from cypher.errors import ConfigError, ModelError
 from cypher.layers.state import State
 from cypher.models.bert import Bert, BertConfig
 from cypher.models.model import Model
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "adapters.md"
 
 # Presets whose middle would be too narrow at this width.
 SMALLER = {
@@ -158,13 +161,51 @@ def test_step_by_step_is_the_same_as_at_once(preset: str, architecture: str) -> 
     torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("preset", "count"), [("seq_bn", 894_528), ("double_seq_bn", 1_789_056)])
-def test_published_sizes(preset: str, count: int) -> None:
-    """Of BERT-base."""
-    sizes = {"width": 768, "n_layers": 12, "n_heads": 12, "inner_width": 1}
+@pytest.mark.parametrize(("preset", "architecture"), TABLE)
+def test_bf16_beside_fp32(preset: str, architecture: str) -> None:
+    """What is trained stays fp32 while all else runs in bf16."""
+    model, given = attached(preset, architecture), inputs(architecture)
+    freeze_all_but(model, "mine")
+    model.prepare_training(torch.bfloat16)
+    hidden = model.train()(given).scatter()
+    assert hidden.dtype == torch.bfloat16
+    hidden.float().square().mean().backward()
+    own = Adapter.parameters_of(model, "mine").values()
+    assert all(parameter.dtype == torch.float32 and parameter.grad is not None for parameter in own)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("fp32", 1e-5), ("bf16", 0.02), ("int8", 0.04)])
+@pytest.mark.parametrize(("preset", "architecture"), TABLE)
+def test_laid_out_for_inference(preset: str, architecture: str, precision: InferencePrecision, error: float) -> None:
+    model, given = attached(preset, architecture), inputs(architecture)
+    expected = hidden_of(model, given)
+    model.pack(precision)
+    with torch.inference_mode():
+        difference = hidden_of(model, given).float() - expected
+    assert difference.abs().mean() < error * expected.abs().mean()
+
+
+def test_documented_sizes_are_those_of_bert_base() -> None:
     with torch.device("meta"):
-        model = Bert(BertConfig(vocabulary_size=1, max_positions=1, with_pooler=False, **sizes))
-    assert adapter_of(config_of(preset)).num_params(model) == count
+        model = Bert(BertConfig(vocabulary_size=30_522, width=768, n_layers=12, n_heads=12, inner_width=3072))
+    page = DOCUMENTATION.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\S+)` \| `(\w+)` \|.*\| ([\d,]+) \| (yes|no) \|$", page, flags=re.MULTILINE)
+    documented = {
+        preset: (method, int(count.replace(",", "")), folds == "yes") for preset, method, count, folds in rows
+    }
+    configs = {preset: adapter_config({"preset": preset}) for preset in PRESETS}
+    sizes = {preset: adapter_of(config).num_params(model) for preset, config in configs.items()}
+    assert documented == {preset: (configs[preset].method, sizes[preset], preset in FOLDS) for preset in PRESETS}
+    # As published: 12 · (768 · 48 + 48 + 48 · 768 + 768), and twice that.
+    assert (sizes["seq_bn"], sizes["double_seq_bn"]) == (894_528, 1_789_056)
+    assert f"{sum(parameter.numel() for parameter in model.parameters()):,}" in page
+
+
+def test_documented_recipes_are_valid() -> None:
+    recipes = re.findall(
+        r"^```toml\n(.*?)^```", DOCUMENTATION.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    assert [Recipe.from_toml(text).adapter is not None for text in recipes] == [True, True]
 
 
 def bottlenecks() -> Iterator[dict[str, object]]:
@@ -185,6 +226,27 @@ def test_every_option_of_a_bottleneck_is_trained_and_counted(options: dict[str, 
     assert sum(parameter.numel() for parameter in own.values()) == method.num_params(model)
     model(inputs("bert")).hidden.square().sum().backward()
     assert all(parameter.grad is not None for parameter in own.values())
+
+
+@pytest.mark.parametrize("second", sorted(FOLDS))
+@pytest.mark.parametrize("first", sorted(FOLDS))
+def test_two_fold_in_the_order_they_were_attached(first: str, second: str) -> None:
+    model, given = attached(first, "bert"), inputs("bert")
+    values = {"targets": ["query", "down"]} if second != "ia3" else {"outputs": ["query"], "inputs": ["down"]}
+    adapter_of(adapter_config({"preset": second, **values})).attach(model, "other")
+    randomise(model, "other", seed=4)
+    expected = hidden_of(model, given)
+    merged = Adapter.merge(model)
+    torch.testing.assert_close(hidden_of(model, given), expected, atol=1e-4, rtol=1e-4)
+    merged.undo()
+    assert torch.equal(hidden_of(model, given), expected)
+
+
+def test_a_prefix_takes_its_share_where_scores_are_asked_for() -> None:
+    model, given = attached("prefix_tuning", "bert"), inputs("bert")
+    with torch.no_grad():
+        hidden = model(given, scores=True).hidden * given.attention_mask.unsqueeze(-1)
+    torch.testing.assert_close(hidden, hidden_of(model, given), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", [*MODELS])

@@ -8,12 +8,13 @@ import math
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cypher.adapters.activation import ADAPTER_ACTIVATIONS
 from cypher.adapters.adapter import Adapter
 from cypher.adapters.gate import Gate, refuse_gates_of_decoders
-from cypher.adapters.places import OwnNorm, blocks_of, plug_in
+from cypher.adapters.places import blocks_of, plug_in
 from cypher.config import AdapterActivation, BottleneckConfig, CompacterConfig
 from cypher.errors import ConfigError
 from cypher.layers.linear import Linear
@@ -22,6 +23,15 @@ from cypher.layers.sites import JoinSite
 from cypher.models.model import Model
 
 JoinAdapterConfig = BottleneckConfig | CompacterConfig
+
+
+class OwnNorm(nn.LayerNorm):
+    """A layer norm that stays fp32 where it is trained and runs in the dtype of its input."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """``(…, width)`` in and out."""
+        weight, bias = self.weight.to(values.dtype), self.bias.to(values.dtype)
+        return F.layer_norm(values, self.normalized_shape, weight, bias, self.eps)
 
 
 class BottleneckPlug(FusiblePlug):

@@ -43,10 +43,11 @@ def merge(model: Model) -> Merged:
         The way back; it holds a copy of the weights that were changed.
 
     Raises:
-        ModelError: Nothing attached is a delta, or one cannot be folded; the model is unchanged then.
+        ModelError: What is attached has no delta, or one that cannot be folded; the model is unchanged then.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, Linear) and layer.deltas]
-    if not layers:
+    is_plugged = any(name.endswith("plugs") and len(cast(nn.ModuleDict, part)) for name, part in model.named_modules())
+    if not layers and is_plugged:
         raise ModelError(
             "nothing that is attached can be folded into a weight",
             needed="deltas of linear layers (lora, ia3, dora, …)",

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from cypher.errors import ConfigError
 from cypher.layers.block import Block
@@ -94,12 +93,3 @@ def check_name(name: str) -> None:
             needed="a name without dots that is no attribute of a torch module (train, half, type, …)",
             change="choose another name",
         )
-
-
-class OwnNorm(nn.LayerNorm):
-    """A layer norm that stays fp32 where it is trained and runs in the dtype of its input."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """``(…, width)`` in and out."""
-        weight, bias = self.weight.to(values.dtype), self.bias.to(values.dtype)
-        return F.layer_norm(values, self.normalized_shape, weight, bias, self.eps)

@@ -55,9 +55,9 @@ class Intervention(nn.Module):
         """The projection, ``(rank, width)``; orthonormal rows are those of the parameter, made so by Gram-Schmidt."""
         if not self.orthogonal:
             return self.projection
-        columns, triangle = torch.linalg.qr(self.projection.t())
+        columns, triangle = torch.linalg.qr(self.projection.float().t())
         # Signs of the triangle's diagonal make the factors unique: orthonormal rows stay as they are.
-        signed: Tensor = columns * triangle.diagonal().sign()
+        signed: Tensor = torch.where(triangle.diagonal() < 0, -columns, columns)
         return signed.t()
 
 

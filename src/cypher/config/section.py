@@ -60,7 +60,7 @@ def _shown(path: Sequence[str | int], tables: list[type[BaseModel]]) -> tuple[li
     shown = []
     for number, part in enumerate(path):
         is_last = number == len(path) - 1
-        tagged = [table for table in tables if any(field.default == part for field in table.model_fields.values())]
+        tagged = [table for table in tables if _is_tag(part, table)]
         if tagged and len(tables) > 1 and not is_last:
             tables = tagged
             continue
@@ -78,3 +78,8 @@ def _tables(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [table for inner in getattr(annotation, "__args__", ()) for table in _tables(inner)]
+
+
+def _is_tag(part: str | int, table: type[BaseModel]) -> bool:
+    """Whether a part of a path is no key: it says which member of a union ``table`` is."""
+    return isinstance(part, str) and any(field.default == part for field in table.model_fields.values())

@@ -216,6 +216,10 @@ class FullAttention(nn.Module):
 
     def pack(self, precision: InferencePrecision) -> None:
         """Lay query, key and value out as one product: one pass over the hidden states, rounded to 8 bits once."""
+        if not all(linear.is_mergeable for linear in (self.query, self.key, self.value)):
+            for linear in (self.query, self.key, self.value, self.output):
+                linear.pack(precision)
+            return
         # Attention's own products have no 8-bit form, so they run in what is fastest.
         is_int8_beside_bf16 = precision == "int8" and fastest_precision() == "bf16"
         released = [linear.release() for linear in (self.query, self.key, self.value)]

@@ -113,11 +113,15 @@ class Linear(nn.Linear):
     ) -> None:
         """Lay the weight out for this machine's fastest inference kernel; training is over for this layer.
 
+        A layer with a delta that no weight can take in stays as it is.
+
         Args:
             precision: ``fp32``, ``bf16`` or ``int8``.
             activation: ``"gelu"`` to apply it inside the kernel; the caller then leaves it out.
             output_dtype: Of ``int8``; the others give back the dtype they are given.
         """
+        if not self.is_mergeable:
+            return
         weight, bias = self.release()
         self.packed = pack_linear(weight, bias, precision, activation, output_dtype)
 
@@ -129,6 +133,11 @@ class Linear(nn.Linear):
         if self.bias is not None:
             self.bias = nn.Parameter(torch.empty(0), requires_grad=False)
         return weight, bias
+
+    @property
+    def is_mergeable(self) -> bool:
+        """Whether every delta can be folded into the weight."""
+        return all(cast(Delta, delta).is_mergeable for delta in self.deltas.values())
 
     @property
     def is_released(self) -> bool:

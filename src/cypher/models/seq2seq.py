@@ -314,7 +314,7 @@ class Seq2Seq(Model):
         if positions is None:
             positions = torch.arange(written, written + seq, device=vectors.device).unsqueeze(0)
         embedded: Tensor = self.embeddings[segment](vectors, positions)
-        return embedded
+        return embedded.to(self.compute_dtype)  # sinusoidal positions are fp32
 
     def leave(self, segment: str, hidden: Tensor) -> Tensor:
         """The last norm of a side whose blocks norm what they read."""
