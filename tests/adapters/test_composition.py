@@ -168,7 +168,10 @@ def test_average_weighs_what_each_adapter_makes(method: str, architecture: str) 
     model, given = with_adapters(method, architecture), inputs(architecture)
     alone = through(model, "a", given)
     close(through(model, Average("a", "b", weights=[1, 0]), given), alone)
-    close(through(model, Average("a", "b", weights=[3, 1]), given), through(model, Average("b", "a", weights=[1, 3]), given))
+    close(
+        through(model, Average("a", "b", weights=[3, 1]), given),
+        through(model, Average("b", "a", weights=[1, 3]), given),
+    )
     assert not torch.allclose(through(model, Average("a", "b"), given), alone, atol=1e-3)
 
 
@@ -287,7 +290,11 @@ def test_nested(tree: Composition) -> None:
         ids = torch.tensor([1, 0, 1])
         given = Inputs(token_ids=given.token_ids, attention_mask=given.attention_mask, adapter_ids=ids)
         expected = torch.stack(
-            [through(model, Stack("b", "c"), given)[0], through(model, "a", given)[1], through(model, Stack("b", "c"), given)[2]]
+            [
+                through(model, Stack("b", "c"), given)[0],
+                through(model, "a", given)[1],
+                through(model, Stack("b", "c"), given)[2],
+            ]
         )
     elif isinstance(tree, Parallel):
         expected = torch.cat([through(model, child, given) for child in tree.children])
@@ -380,7 +387,7 @@ class TestAdapterDrop:
         assert set(drawn) == {frozenset(), frozenset({"encoder.0"}), frozenset({"encoder.0", "encoder.1"})}
         given = inputs("bert")
         model.dropped = frozenset({"encoder.0", "encoder.1"})
-        assert torch.equal(hidden_of(model.train(), given), hidden_of(build("bert"), given))
+        close(hidden_of(model.train(), given), hidden_of(build("bert"), given))
         assert torch.equal(hidden_of(model.eval(), given), through(model, "a", given))
 
 
@@ -416,7 +423,7 @@ def test_writing_with_one_adapter_a_row() -> None:
     alone = {}
     for name in "ab":
         activate(model, name)
-        alone[name] = greedy(model, rows(given, [0]), max_new_tokens=5, end_ids=())
+        alone[name] = greedy(model, rows(given, [0]), max_new_tokens=5)
     activate(model, Parallel("a", "b"))
-    together = greedy(model, rows(given, [0]), max_new_tokens=5, end_ids=())
+    together = greedy(model, rows(given, [0]), max_new_tokens=5)
     assert [list(row) for row in together] == [list(alone["a"][0]), list(alone["b"][0])]
