@@ -120,6 +120,14 @@ NOT_COMPOSED = {
     ("prefix_tuning", "average"),
     # The library wants one split for source and target, which have different lengths.
     ("bart", "split"),
+    # A second LoRA reads what the first one adds, instead of what the layer reads, and what the first adds is lost.
+    ("lora", "stack"),
+    ("lora", "parallel stacks"),
+    # The norm in front of the first adapter of an inner composition is taken twice.
+    ("seq_bn", "parallel stacks"),
+    ("seq_bn", "multi task"),
+    # Rows with a shorter prefix get keys of ones in front, and a mask that hardly hides them.
+    ("prefix_tuning", "parallel stacks"),
 }
 
 

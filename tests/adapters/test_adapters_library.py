@@ -125,6 +125,9 @@ NOT_COMPOSED = {
     *((method, each) for method in ("lora", "prefix_tuning") for each in ("fuse", "fuse on a stack", "split")),
     ("prefix_tuning", "average"),
     ("bart", "split"),
+    ("lora", "stack"),
+    ("seq_bn", "multi task"),
+    *((method, "parallel stacks") for method in ("lora", "seq_bn", "prefix_tuning")),
 }
 
 
