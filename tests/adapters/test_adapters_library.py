@@ -54,7 +54,7 @@ MODELS = {
 }  # fmt: skip
 
 # What the library's settings are called here; by the names of ``adapters_library.METHODS``.
-METHODS: dict[str, dict[str, Any]] = {
+LIBRARY_METHODS: dict[str, dict[str, Any]] = {
     "seq_bn": {},
     "double_seq_bn": {},
     "par_bn": {"reduction_factor": 4},
@@ -100,7 +100,7 @@ LARGER_THERE = {"vera", "dvora", "loreft", "noreft", "direft"}
 ENCODERS_ONLY = {"prompt_tuning", "unipelt", "loreft at both ends", "loreft at tied ends"}
 TABLE = [
     (method, architecture)
-    for method in METHODS
+    for method in LIBRARY_METHODS
     for architecture in MODELS
     if architecture == "bert" or method not in ENCODERS_ONLY
 ]
@@ -157,7 +157,7 @@ def test_equal_to_the_library(library: Path, method: str, architecture: str) -> 
     weights = {names.to_ours(prefix + name): value for name, value in base.items() if not name.startswith("inputs.")}
     model.load_state_dict(weights)
 
-    values = METHODS[method]
+    values = LIBRARY_METHODS[method]
     if (method, architecture) == ("ia3", "llama"):
         # The library takes Llama's last linear layer for its first one.
         values = {"outputs": ["key", "value", "down"], "inputs": []}
@@ -197,7 +197,7 @@ def test_compositions_equal_the_library(library: Path, method: str, architecture
     theirs = read_safetensors(library / f"{architecture}.{method}.{composition}.safetensors")
     expected = theirs.pop("hidden")
     for name in "abc":
-        adapter_of(adapter_config({"preset": method, **METHODS[method]})).attach(model, "mine")
+        adapter_of(adapter_config({"preset": method, **LIBRARY_METHODS[method]})).attach(model, "mine")
         adopt(
             model,
             architecture,

@@ -57,7 +57,7 @@ def load_adapter(folder: Path, model: Model) -> str:
         ModelError: The folder holds no adapter, or one for a model of another shape.
     """
     about = read_json(folder / "adapter_config.json")
-    config = _trained(adapter_config(about["config"]))
+    config = without_text(adapter_config(about["config"]))
     name = str(about["name"])
     if about["hidden_size"] != model.width:
         raise ModelError(
@@ -80,12 +80,12 @@ def load_adapter(folder: Path, model: Model) -> str:
     return name
 
 
-def _trained(config: AdapterConfig) -> AdapterConfig:
-    """Without the text that prompts started at, which takes a tokenizer: their vectors are in the file."""
+def without_text(config: AdapterConfig) -> AdapterConfig:
+    """The same without the text that prompts started at, which takes a tokenizer: their vectors are in the file."""
     if isinstance(config, PromptConfig):
         return config.model_copy(update={"text": None})
     if isinstance(config, UnionConfig):
-        return config.model_copy(update={"parts": tuple(_trained(part) for part in config.parts)})
+        return config.model_copy(update={"parts": tuple(without_text(part) for part in config.parts)})
     return config
 
 

@@ -48,6 +48,14 @@ class FrozenProjections(nn.Module):
         return cls(widest_in, widest_out, rank=config.rank, seed=config.seed)
 
 
+def frozen_projections(model: Model, name: str) -> list[Tensor]:
+    """The two random matrices behind what is attached as ``name``; none if its method has none."""
+    for path, module in model.named_modules():
+        if isinstance(module, FrozenProjections) and f".deltas.{name}." in path:
+            return [module.down, module.up]
+    return []
+
+
 class VeraDelta(WeightUpdate):
     """``output + up_scale · up(down_scale · down(values))``; zero until trained, because ``up_scale`` starts at zero.
 

@@ -1,0 +1,320 @@
+"""Folders of AdapterHub's library: one adapter, or a fusion, written and read so that both give the same outputs.
+
+``adapter_config.json`` and ``adapter.safetensors`` hold an adapter, ``adapter_fusion_config.json`` and
+``model_adapter_fusion.safetensors`` a fusion. The library's pickles are not read; :mod:`cypher.adapters.hub_pickle`
+turns them into safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cypher.adapters.adapter import Adapter
+from cypher.adapters.composition import Fuse
+from cypher.adapters.dora import DoraDelta
+from cypher.adapters.folder import read_json
+from cypher.adapters.fusion import add_fusion, fusion_parameters, remove_fusion
+from cypher.adapters.hub_architecture import MODEL_CLASSES, HubArchitecture, hub_architecture
+from cypher.adapters.hub_config import from_hub_config, to_hub_config
+from cypher.adapters.hub_names import frozen_tensors, hub_tensors, is_redundant, pack, plain_names, unpack
+from cypher.adapters.methods import adapter_of
+from cypher.config import AdapterConfig, FusionConfig
+from cypher.errors import ConfigError, ModelError
+from cypher.files import write_text
+from cypher.hub.weights import read_safetensors, write_safetensors
+from cypher.layers.linear import Linear
+from cypher.layers.sites import JoinSite
+from cypher.models.model import Model
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter.safetensors"
+FUSION_CONFIG, FUSION_WEIGHTS = "adapter_fusion_config.json", "model_adapter_fusion.safetensors"
+PICKLES = {
+    ADAPTER_WEIGHTS: "pytorch_adapter.bin",
+    FUSION_WEIGHTS: "pytorch_model_adapter_fusion.bin",
+    "model_head.safetensors": "pytorch_model_head.bin",
+}
+"""What the library calls the same weights as a pickle."""
+
+FORMAT = "adapters.1.3.0"
+"""The release of the library whose format is written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubAdapter:
+    """An adapter that was loaded from a folder.
+
+    Args:
+        name: It is attached under.
+        config: Of its method.
+        model_name: Model it was trained on, as the folder says.
+    """
+
+    name: str
+    config: AdapterConfig
+    model_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubModel:
+    """What a folder says of the model it is for.
+
+    Args:
+        name: As on the hub, such as ``bert-base-uncased``.
+        type: Its ``model_type``; ``None`` takes that of its architecture.
+    """
+
+    name: str
+    type: str | None = None
+
+    def about(self, model: Model) -> dict[str, Any]:
+        """The fields of every configuration file."""
+        architecture = hub_architecture(model)
+        kind = self.type or architecture.model_type
+        return {
+            "model_name": self.name,
+            "model_type": kind,
+            "model_class": MODEL_CLASSES.get(kind, architecture.model_class),
+            "hidden_size": model.width,
+            "version": FORMAT,
+        }
+
+
+def save_hub_adapter(folder: Path, model: Model, name: str, *, config: AdapterConfig, of: HubModel) -> None:
+    """Write what is attached as ``name`` for AdapterHub's library.
+
+    Args:
+        folder: Made if it is absent.
+        model: Holds the adapter.
+        name: It is attached under.
+        config: Of the method.
+        of: The model it was trained on.
+
+    Raises:
+        ModelError: The library has nothing that gives the same outputs.
+    """
+    architecture = hub_architecture(model)
+    values = to_hub_config(config, architecture, len(list(model.blocks())))
+    _refuse_scaled_bias(model, name)
+    _refuse_other_shapes(model, name)
+    parameters = Adapter.parameters_of(model, name)
+    tensors = {
+        theirs: value
+        for tensor in hub_tensors(model, name, architecture)
+        for theirs, value in pack(tensor, parameters).items()
+    }
+    write_safetensors(folder / ADAPTER_WEIGHTS, {**tensors, **frozen_tensors(model, name)})
+    write_hub_json(folder / ADAPTER_CONFIG, {"name": name, "config": values, **of.about(model)})
+
+
+def load_hub_adapter(folder: Path, model: Model, *, name: str | None = None) -> HubAdapter:
+    """Attach an adapter that AdapterHub's library, or :func:`save_hub_adapter`, has written.
+
+    Args:
+        folder: With its two files.
+        model: Of the same architecture and sizes.
+        name: To attach it under; ``None`` takes the folder's.
+
+    Raises:
+        ModelError: It is a pickle, for a model of another shape, or has no counterpart here; nothing is attached then.
+        ConfigError: The name is taken, or is no name here.
+    """
+    about = read_json(folder / ADAPTER_CONFIG)
+    config = hub_config_of(about, model, where=folder)
+    theirs, ours = str(about["name"]), name or str(about["name"])
+    tensors = plain_names(read_hub_weights(folder, ADAPTER_WEIGHTS))
+    adapter_of(config).attach(model, ours)
+    try:
+        _adopt(folder, model, ours, theirs, tensors)
+        _refuse_scaled_bias(model, ours)
+    except ModelError:
+        Adapter.detach(model, ours)
+        raise
+    return HubAdapter(name=ours, config=config, model_name=str(about.get("model_name") or ""))
+
+
+def hub_config_of(about: Mapping[str, Any], model: Model, *, where: Path) -> AdapterConfig:
+    """Our configuration of what the library's ``adapter_config.json`` says.
+
+    Raises:
+        ModelError: It is for another model, or has no counterpart here.
+    """
+    architecture = hub_architecture(model)
+    if about.get("hidden_size") not in (None, model.width):
+        raise ModelError(
+            f"{where} is for width {about['hidden_size']} ({about.get('model_name')})",
+            needed=f"an adapter for width {model.width}",
+        )
+    kind = about.get("model_type")
+    if kind is not None and MODEL_CLASSES.get(kind) is None:
+        raise ModelError(f"{where} is for a {kind}", needed=f"one of {', '.join(MODEL_CLASSES)}")
+    config, version = about.get("config"), about.get("version")
+    if not isinstance(config, dict):
+        raise ModelError(f"{where} has no configuration", needed=f"a table config in {ADAPTER_CONFIG}")
+    return from_hub_config(config, architecture, len(list(model.blocks())), version=version)
+
+
+def save_hub_fusion(folder: Path, model: Model, fuse: Fuse, *, of: HubModel) -> None:
+    """Write the weights of a fusion for AdapterHub's library.
+
+    Args:
+        folder: Made if it is absent.
+        model: Holds the fusion.
+        fuse: Which.
+        of: The model it was trained on.
+
+    Raises:
+        ConfigError: The model has no such fusion.
+    """
+    parameters = fusion_parameters(model, fuse)
+    if not parameters:
+        raise ConfigError(f"{fuse!r} has no weights", change="make them with add_fusion, or load them")
+    config = next(site.fusions[fuse.name].config for site in _joins(model) if fuse.name in site.fusions)
+    assert isinstance(config, FusionConfig), "a fusion keeps its configuration"
+    called, architecture = hub_fusion_name(fuse), hub_architecture(model)
+    names = _fusion_names(model, fuse, called, architecture)
+    write_safetensors(folder / FUSION_WEIGHTS, {theirs: parameters[ours].float() for ours, theirs in names.items()})
+    values = {
+        "key": config.key, "query": config.query, "value": config.value, "query_before_ln": False,
+        "regularization": config.regularisation > 0, "residual_before": False, "temperature": False,
+        "value_before_softmax": True, "value_initialized": True, "dropout_prob": config.dropout or None,
+    }  # fmt: skip
+    about = {"name": called, "adapter_names": called.split(","), "config": values, **of.about(model)}
+    write_hub_json(folder / FUSION_CONFIG, about)
+
+
+def load_hub_fusion(folder: Path, model: Model, fuse: Fuse | None = None) -> Fuse:
+    """Load the weights of a fusion onto the adapters it fuses.
+
+    Args:
+        folder: With its two files.
+        model: The adapters are attached.
+        fuse: Where the fused are stacks, or have other names here; ``None`` takes the folder's names.
+
+    Returns:
+        The fusion.
+
+    Raises:
+        ModelError: It does not fit the adapters, or has options that have no counterpart here.
+    """
+    about = read_json(folder / FUSION_CONFIG)
+    called, values = str(about["name"]), dict(about["config"])
+    fuse = fuse or Fuse(*(str(name) for name in about.get("adapter_names") or called.split(",")))
+    for option in ("query_before_ln", "residual_before", "temperature"):
+        if values.get(option):
+            raise ModelError(f"{folder}: a fusion with {option}", needed="one without: it mixes what adapters add")
+    config = FusionConfig(
+        query=values["query"],
+        key=values["key"],
+        value=values["value"],
+        dropout=values.get("dropout_prob") or 0.0,
+        regularisation=0.01 if values.get("regularization") else 0.0,
+    )
+    tensors = plain_names(read_hub_weights(folder, FUSION_WEIGHTS))
+    add_fusion(model, fuse, config)
+    parameters = fusion_parameters(model, fuse)
+    # The library makes weights at places without adapters too; they are never used.
+    names = _fusion_names(model, fuse, called, hub_architecture(model))
+    for ours, theirs in names.items():
+        if theirs not in tensors or tensors[theirs].shape != parameters[ours].shape:
+            remove_fusion(model, fuse)
+            raise ModelError(f"{folder} has no fitting {theirs}", needed="a fusion of the adapters that are attached")
+    with torch.no_grad():
+        for ours, theirs in names.items():
+            parameters[ours].copy_(tensors[theirs])
+    return fuse
+
+
+def hub_fusion_name(fuse: Fuse) -> str:
+    """What the library calls it: of a stack it takes the last adapter alone."""
+    return ",".join(child if isinstance(child, str) else list(child.names())[-1] for child in fuse.children)
+
+
+def read_hub_weights(folder: Path, file: str) -> dict[str, Tensor]:
+    """Tensors of one of the library's files.
+
+    Raises:
+        ModelError: There is none, or a pickle alone.
+    """
+    if not (folder / file).is_file() and (folder / PICKLES[file]).is_file():
+        raise ModelError(
+            f"{folder / PICKLES[file]} is a pickle, which can run code when read",
+            needed=file,
+            change=f"convert it where you trust it: cypher adapters convert {folder} OUT",
+        )
+    return read_safetensors(folder / file)
+
+
+def write_hub_json(path: Path, values: Mapping[str, Any]) -> None:
+    """As the library writes its configurations."""
+    write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+@torch.no_grad()
+def _adopt(folder: Path, model: Model, ours: str, theirs: str, tensors: Mapping[str, Tensor]) -> None:
+    parameters = Adapter.parameters_of(model, ours)
+    used: set[str] = set()
+    for tensor in hub_tensors(model, ours, hub_architecture(model), called=theirs):
+        for path, value in zip(tensor.paths, unpack(tensor, tensors), strict=True):
+            if value.shape != parameters[path].shape:
+                raise ModelError(
+                    f"{folder}: {tensor.name} is for {tuple(value.shape)}", needed=f"{tuple(parameters[path].shape)}"
+                )
+            parameters[path].copy_(value)
+        used |= {name for name in tensors if name == tensor.name or name.startswith(f"{tensor.name}.parametrizations.")}
+    for name, matrix in frozen_tensors(model, ours, called=theirs).items():
+        if name not in tensors or tensors[name].shape != matrix.shape:
+            raise ModelError(
+                f"{folder} lacks {name} of {tuple(matrix.shape)}",
+                needed="the random matrices of vera (the library's plain models do not save them, its "
+                "AdapterModel classes do)",
+            )
+        matrix.copy_(tensors[name])
+        used.add(name)
+    if unused := sorted(name for name in tensors if name not in used and not is_redundant(name)):
+        raise ModelError(f"{folder}: {unused[0]} has no place", needed="tensors that its configuration names")
+
+
+def _fusion_names(model: Model, fuse: Fuse, called: str, architecture: HubArchitecture) -> dict[str, str]:
+    names = {}
+    for path in fusion_parameters(model, fuse):
+        where, _, inner = path.partition(f".fusions.{fuse.name}.")
+        _, segment, number, place = where.split(".")
+        block, join = architecture.blocks[segment].format(number), architecture.joins[place.removesuffix("_join")]
+        names[path] = f"{block}.{join}.adapter_fusion_layer.{called}.{inner}"
+    return names
+
+
+def _joins(model: nn.Module) -> list[JoinSite]:
+    return [module for module in model.modules() if isinstance(module, JoinSite)]
+
+
+def _refuse_scaled_bias(model: Model, name: str) -> None:
+    """The library's magnitude scales the bias too; without one, or with zeros, both are the same function."""
+    for path, module in model.named_modules():
+        if isinstance(module, DoraDelta) and path.endswith(f".deltas.{name}"):
+            bias = model.get_submodule(path.removesuffix(f".deltas.{name}")).bias
+            if isinstance(bias, Tensor) and bool(bias.count_nonzero()):
+                raise ModelError(
+                    f"{name!r} is a DoRA of a layer with a bias, which AdapterHub's library scales as well",
+                    needed="a model without biases (arXiv 2402.09353 scales the weight alone)",
+                )
+
+
+def _refuse_other_shapes(model: Model, name: str) -> None:
+    """The library's random matrices have the shape of the first layer, and all others must have it too."""
+    matrices = list(frozen_tensors(model, name).values())
+    for layer in model.modules() if matrices else ():
+        if not isinstance(layer, Linear) or name not in layer.deltas:
+            continue
+        if (matrices[0].shape[1], matrices[1].shape[0]) != (layer.in_features, layer.out_features):
+            raise ModelError(
+                f"{name!r} shares random matrices between layers of different sizes",
+                needed="targets of one size for AdapterHub's library",
+            )
