@@ -85,14 +85,12 @@ def config_of(method: str, architecture: str) -> AdapterConfig:
 
 def build(architecture: str) -> Model:
     torch.manual_seed(0)
-    names, _, make = MODELS[architecture]
-    model = make().eval()
+    model: Model = MODELS[architecture][2]().eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             # DoRA scales the weight alone here, the bias as well there: without biases they agree.
             is_scaled = path.endswith(("query.bias", "value.bias"))
             torch.nn.init.zeros_(parameter) if is_scaled else torch.nn.init.normal_(parameter, std=0.2)
-    assert names is not None
     return model
 
 
@@ -195,7 +193,8 @@ def theirs_of(root: Path, folder: str) -> Tensor:
 @pytest.mark.parametrize(("method", "architecture"), FOLDERS)
 def test_the_library_computes_the_same_from_our_folder(root: Path, method: str, architecture: str) -> None:
     hidden = hidden_of(trained(architecture, method), architecture)
-    assert (hidden - hidden_of(build(architecture), architecture)).abs().max() > 1e-2
+    before = hidden_of(build(architecture), architecture)
+    assert (hidden[:, -before.shape[1] :] - before).abs().max() > 1e-3
     expected = theirs_of(root, f"ours/{architecture}.{method}")
     torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-5)
 
@@ -211,8 +210,7 @@ def test_we_compute_the_same_from_the_librarys_folder(
             load_hub_adapter(folder, model)
         convert_pickles(folder, tmp_path / "safe")
         folder = tmp_path / "safe"
-    loaded = load_hub_adapter(folder, model, name="here")
-    assert (loaded.name, "loaded") == ("here", "loaded")
+    assert load_hub_adapter(folder, model, name="here").name == "here"
     expected = theirs_of(root, f"theirs/{architecture}.{method}")
     torch.testing.assert_close(hidden_of(model, architecture), expected, atol=1e-5, rtol=1e-5)
 

@@ -21,7 +21,6 @@ class HubArchitecture:
 
     Args:
         model_type: Of most models of the family.
-        model_class: The library's class of that type, which keeps prediction heads beside the model.
         names: Of the model's own weights; ``model.`` in front of them is left out there.
         blocks: By segment.
         joins: Behind which bottlenecks stand.
@@ -34,7 +33,6 @@ class HubArchitecture:
     """
 
     model_type: str
-    model_class: str
     names: NameMap
     blocks: Mapping[str, str]
     joins: Mapping[str, str]
@@ -48,7 +46,6 @@ class HubArchitecture:
 
 BERT = HubArchitecture(
     model_type="bert",
-    model_class="BertAdapterModel",
     names=bert.NAME_MAP,
     blocks={"encoder": "encoder.layer.{}"},
     joins={"attention": "attention.output", "feedforward": "output"},
@@ -57,7 +54,6 @@ BERT = HubArchitecture(
 )
 LLAMA = HubArchitecture(
     model_type="llama",
-    model_class="LlamaAdapterModel",
     names=llama.NAME_MAP,
     blocks={"decoder": "layers.{}"},
     joins={"attention": "attention_adapters", "feedforward": "output_adapters"},
@@ -68,7 +64,6 @@ LLAMA = HubArchitecture(
 )
 BART = HubArchitecture(
     model_type="bart",
-    model_class="BartAdapterModel",
     names=seq2seq.NAME_MAP,
     blocks={"encoder": "encoder.layers.{}", "decoder": "decoder.layers.{}"},
     joins={
@@ -85,11 +80,13 @@ BART = HubArchitecture(
     inverts_one_side=True,
 )
 
-# The library's classes of other types of the same family.
+# By model_type: the library's class that keeps prediction heads beside the model, and what it calls the model.
 MODEL_CLASSES = {
-    **{each.model_type: each.model_class for each in (BERT, LLAMA, BART)},
-    "roberta": "RobertaAdapterModel",
-    "xlm-roberta": "XLMRobertaAdapterModel",
+    "bert": ("BertAdapterModel", "bert"),
+    "roberta": ("RobertaAdapterModel", "roberta"),
+    "xlm-roberta": ("XLMRobertaAdapterModel", "roberta"),
+    "llama": ("LlamaAdapterModel", "model"),
+    "bart": ("BartAdapterModel", "model"),
 }
 
 

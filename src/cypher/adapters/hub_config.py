@@ -85,7 +85,7 @@ _LORA_FIELDS: HubConfig = {
     "init_weights": "lora", "init_weights_seed": None, "use_gating": False, "use_dora": False, "vera_d": None,
     "vera_b": None, "dtype": None,
 }  # fmt: skip
-# The library does not write ``subtract_projection`` itself, so what it saved of DiReFT is NoReFT, there as here.
+# The library does not write ``subtract_projection``, so what it saved of DiReFT is NoReFT, there as here.
 _REFT_FIELDS: HubConfig = {
     "architecture": "reft", "layers": "all", "prefix_positions": 3, "suffix_positions": 0, "r": 1,
     "orthogonality": True, "tied_weights": False, "subtract_projection": True, "dropout": 0.05,
@@ -177,7 +177,13 @@ def _to_hub(config: AdapterConfig, architecture: HubArchitecture, n_blocks: int)
         kept = [number for number in range(n_blocks) if number not in config.leave_out]
         activation = None if config.activation == "identity" else _TO_HUB_ACTIVATION[config.activation]
         layers: Any = kept if config.leave_out else "all"
-        return {**_REFT_FIELDS, **_renamed(config, _REFT), "layers": layers, "non_linearity": activation}
+        if activation is not None and not config.subtract_projection:
+            raise _no_counterpart(
+                "reft with an activation and subtract_projection = false", "its folders do not keep the latter"
+            )
+        made = {**_REFT_FIELDS, **_renamed(config, _REFT), "layers": layers, "non_linearity": activation}
+        del made["subtract_projection"]
+        return made
     assert not isinstance(config, (UnionConfig, InvertibleConfig)), "a union has no union inside"
     return _delta_to_hub(config, architecture)
 

@@ -25,6 +25,7 @@ from cypher.adapters.hub_architecture import MODEL_CLASSES, HubArchitecture, hub
 from cypher.adapters.hub_config import from_hub_config, to_hub_config
 from cypher.adapters.hub_names import frozen_tensors, hub_tensors, is_redundant, pack, plain_names, unpack
 from cypher.adapters.methods import adapter_of
+from cypher.adapters.reft import Intervention
 from cypher.config import AdapterConfig, FusionConfig
 from cypher.errors import ConfigError, ModelError
 from cypher.files import write_text
@@ -75,15 +76,25 @@ class HubModel:
 
     def about(self, model: Model) -> dict[str, Any]:
         """The fields of every configuration file."""
-        architecture = hub_architecture(model)
-        kind = self.type or architecture.model_type
+        kind, (model_class, _) = self._kind(model)
         return {
             "model_name": self.name,
             "model_type": kind,
-            "model_class": MODEL_CLASSES.get(kind, architecture.model_class),
+            "model_class": model_class,
             "hidden_size": model.width,
             "version": FORMAT,
         }
+
+    def prefixed(self, model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors by names that the library finds in a plain model as well as in one with heads."""
+        prefix = self._kind(model)[1][1]
+        return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+    def _kind(self, model: Model) -> tuple[str, tuple[str, str]]:
+        kind = self.type or hub_architecture(model).model_type
+        if kind not in MODEL_CLASSES:
+            raise ModelError(f"model_type {kind!r} in AdapterHub's format", needed=f"one of {', '.join(MODEL_CLASSES)}")
+        return kind, MODEL_CLASSES[kind]
 
 
 def save_hub_adapter(folder: Path, model: Model, name: str, *, config: AdapterConfig, of: HubModel) -> None:
@@ -103,13 +114,13 @@ def save_hub_adapter(folder: Path, model: Model, name: str, *, config: AdapterCo
     values = to_hub_config(config, architecture, len(list(model.blocks())))
     _refuse_scaled_bias(model, name)
     _refuse_other_shapes(model, name)
-    parameters = Adapter.parameters_of(model, name)
+    parameters = {**Adapter.parameters_of(model, name), **_sources_with_projection(model, name)}
     tensors = {
         theirs: value
         for tensor in hub_tensors(model, name, architecture)
         for theirs, value in pack(tensor, parameters).items()
     }
-    write_safetensors(folder / ADAPTER_WEIGHTS, {**tensors, **frozen_tensors(model, name)})
+    write_safetensors(folder / ADAPTER_WEIGHTS, of.prefixed(model, {**tensors, **frozen_tensors(model, name)}))
     write_hub_json(folder / ADAPTER_CONFIG, {"name": name, "config": values, **of.about(model)})
 
 
@@ -179,7 +190,8 @@ def save_hub_fusion(folder: Path, model: Model, fuse: Fuse, *, of: HubModel) -> 
     assert isinstance(config, FusionConfig), "a fusion keeps its configuration"
     called, architecture = hub_fusion_name(fuse), hub_architecture(model)
     names = _fusion_names(model, fuse, called, architecture)
-    write_safetensors(folder / FUSION_WEIGHTS, {theirs: parameters[ours].float() for ours, theirs in names.items()})
+    tensors = {theirs: parameters[ours].float() for ours, theirs in names.items()}
+    write_safetensors(folder / FUSION_WEIGHTS, of.prefixed(model, tensors))
     values = {
         "key": config.key, "query": config.query, "value": config.value, "query_before_ln": False,
         "regularization": config.regularisation > 0, "residual_before": False, "temperature": False,
@@ -289,6 +301,18 @@ def _fusion_names(model: Model, fuse: Fuse, called: str, architecture: HubArchit
         block, join = architecture.blocks[segment].format(number), architecture.joins[place.removesuffix("_join")]
         names[path] = f"{block}.{join}.adapter_fusion_layer.{called}.{inner}"
     return names
+
+
+def _sources_with_projection(model: Model, name: str) -> dict[str, Tensor]:
+    """The library's folders do not say whether ReFT takes a state's own projection away, and it reads that it does.
+
+    ``h + Rᵀ(W h + b)`` is ``h + Rᵀ((W + R) h + b − R h)``: written so, it is the same function.
+    """
+    return {
+        f"{path}.source.weight": part.source.weight + part.rows()
+        for path, part in model.named_modules(remove_duplicate=True)
+        if isinstance(part, Intervention) and f".plugs.{name}." in path and not part.subtract_projection
+    }
 
 
 def _joins(model: nn.Module) -> list[JoinSite]:
