@@ -34,7 +34,7 @@ from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.model import Model
 
 SCRIPT = Path(__file__).with_name("hub_folders_library.py")
-OF = HubModel(name="some/model")
+OF = {name: HubModel(name="some/model", type=name) for name in MODELS}
 
 # The library has a reversible change on the encoder's side alone; refused in both directions.
 ONE_SIDED = {("seq_bn_inv", "bart"), ("double_seq_bn_inv", "bart")}
@@ -151,23 +151,25 @@ def root(tmp_path_factory: pytest.TempPathFactory, absent: Callable[[str], NoRet
     for method, architecture in FOLDERS:
         folder = root / "ours" / f"{architecture}.{method}"
         config = config_of(method, architecture)
-        save_hub_adapter(folder, trained(architecture, method), "mine", config=config, of=OF)
+        save_hub_adapter(folder, trained(architecture, method), "mine", config=config, of=OF[architecture])
     plan: dict[str, Any] = {"methods": FOLDERS, "setups": [], "averages": []}
     for name, (architecture, method, values) in SETUPS.items():
         tree = from_dict(values)
         model = trained(architecture, method, "abc", fusions=tree)
         configs = dict.fromkeys(names_of(tree), config_of(method, architecture))
-        save_hub_setup(root / "ours" / f"{architecture}.{method}.{name}", model, tree, configs=configs, of=OF)
+        save_hub_setup(
+            root / "ours" / f"{architecture}.{method}.{name}", model, tree, configs=configs, of=OF[architecture]
+        )
         assert not isinstance(tree, str)
         plan["setups"].append([name, architecture, method, setup_to_hub(tree)])
     for case in AVERAGES:
         folder, config = f"{case['method']} to average", config_of(case["method"], "bert")
         model = trained("bert", case["method"], "abc")
         for name in "abc":
-            save_hub_adapter(root / "ours" / folder / name, model, name, config=config, of=OF)
+            save_hub_adapter(root / "ours" / folder / name, model, name, config=config, of=OF["bert"])
         plan["averages"].append({**case, "names": ["a", "b", "c"], "folder": f"ours/{folder}"})
     (root / "plan.json").write_text(json.dumps(plan))
-    save_hub_head(root / "ours" / "head", build("bert"), head(), of=OF)
+    save_hub_head(root / "ours" / "head", 64, head(), of=OF["bert"])
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": ""}
     done = subprocess.run(
         [str(PYTHON), str(SCRIPT), str(root)],
@@ -267,7 +269,7 @@ def test_heads_on_both_sides(root: Path) -> None:
 @pytest.mark.parametrize(("method", "architecture"), FOLDERS)
 def test_there_and_back_is_the_same(tmp_path: Path, method: str, architecture: str) -> None:
     model, config = trained(architecture, method), config_of(method, architecture)
-    save_hub_adapter(tmp_path / "theirs", model, "mine", config=config, of=OF)
+    save_hub_adapter(tmp_path / "theirs", model, "mine", config=config, of=OF[architecture])
     other = build(architecture)
     loaded = load_hub_adapter(tmp_path / "theirs", other)
     torch.testing.assert_close(hidden_of(other, architecture), hidden_of(model, architecture), atol=1e-5, rtol=1e-5)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cypher.adapters.adapter import Adapter
+from cypher.adapters.adapter import PLACES, Adapter
 from cypher.adapters.methods import adapter_of
 from cypher.config import AdapterConfig, PromptConfig, UnionConfig, adapter_config
 from cypher.errors import ModelError
@@ -47,8 +47,13 @@ def save_adapter(
     write_text(folder / "adapter_config.json", json.dumps(about, indent=1) + "\n")
 
 
-def load_adapter(folder: Path, model: Model) -> str:
+def load_adapter(folder: Path, model: Model, *, name: str | None = None) -> str:
     """Attach a saved adapter.
+
+    Args:
+        folder: Written by :func:`save_adapter`.
+        model: Of the kind it was trained on.
+        name: To attach it under; ``None`` takes the folder's.
 
     Returns:
         The name it is attached under.
@@ -58,13 +63,17 @@ def load_adapter(folder: Path, model: Model) -> str:
     """
     about = read_json(folder / "adapter_config.json")
     config = without_text(adapter_config(about["config"]))
-    name = str(about["name"])
+    saved_as = str(about["name"])
+    name = name or saved_as
     if about["hidden_size"] != model.width:
         raise ModelError(
             f"{folder} is for width {about['hidden_size']} ({about['model_name']})",
             needed=f"an adapter for width {model.width}",
         )
-    saved = read_safetensors(folder / "adapter.safetensors")
+    saved = {
+        _renamed(path, saved_as, name): value
+        for path, value in read_safetensors(folder / "adapter.safetensors").items()
+    }
     adapter_of(config).attach(model, name)
     parameters = Adapter.parameters_of(model, name)
     different = sorted(
@@ -78,6 +87,12 @@ def load_adapter(folder: Path, model: Model) -> str:
         for path, value in parameters.items():
             value.copy_(saved[path])
     return name
+
+
+def _renamed(path: str, old: str, new: str) -> str:
+    for place in PLACES:
+        path = path.replace(f".{place}.{old}.", f".{place}.{new}.", 1)
+    return path
 
 
 def without_text(config: AdapterConfig) -> AdapterConfig:

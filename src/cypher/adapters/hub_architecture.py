@@ -20,7 +20,6 @@ class HubArchitecture:
     """Places by our names to names there; ``{}`` stands for a block's number.
 
     Args:
-        model_type: Of most models of the family.
         names: Of the model's own weights; ``model.`` in front of them is left out there.
         blocks: By segment.
         joins: Behind which bottlenecks stand.
@@ -32,7 +31,6 @@ class HubArchitecture:
         inverts_one_side: Whether a reversible change misses one of two embeddings there.
     """
 
-    model_type: str
     names: NameMap
     blocks: Mapping[str, str]
     joins: Mapping[str, str]
@@ -45,7 +43,6 @@ class HubArchitecture:
 
 
 BERT = HubArchitecture(
-    model_type="bert",
     names=bert.NAME_MAP,
     blocks={"encoder": "encoder.layer.{}"},
     joins={"attention": "attention.output", "feedforward": "output"},
@@ -53,7 +50,6 @@ BERT = HubArchitecture(
     prefixes={("encoder", "attention"): "self_prefix"},
 )
 LLAMA = HubArchitecture(
-    model_type="llama",
     names=llama.NAME_MAP,
     blocks={"decoder": "layers.{}"},
     joins={"attention": "attention_adapters", "feedforward": "output_adapters"},
@@ -63,7 +59,6 @@ LLAMA = HubArchitecture(
     output="up",
 )
 BART = HubArchitecture(
-    model_type="bart",
     names=seq2seq.NAME_MAP,
     blocks={"encoder": "encoder.layers.{}", "decoder": "decoder.layers.{}"},
     joins={

@@ -68,33 +68,32 @@ class HubModel:
 
     Args:
         name: As on the hub, such as ``bert-base-uncased``.
-        type: Its ``model_type``; ``None`` takes that of its architecture.
+        type: Its ``model_type``, such as ``bert``, ``xlm-roberta``, ``llama`` or ``bart``.
     """
 
     name: str
-    type: str | None = None
+    type: str
 
-    def about(self, model: Model) -> dict[str, Any]:
+    def about(self, width: int) -> dict[str, Any]:
         """The fields of every configuration file."""
-        kind, (model_class, _) = self._kind(model)
         return {
             "model_name": self.name,
-            "model_type": kind,
-            "model_class": model_class,
-            "hidden_size": model.width,
+            "model_type": self.type,
+            "model_class": self._classes()[0],
+            "hidden_size": width,
             "version": FORMAT,
         }
 
-    def prefixed(self, model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def prefixed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors by names that the library finds in a plain model as well as in one with heads."""
-        prefix = self._kind(model)[1][1]
-        return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+        return {f"{self._classes()[1]}.{name}": tensor for name, tensor in tensors.items()}
 
-    def _kind(self, model: Model) -> tuple[str, tuple[str, str]]:
-        kind = self.type or hub_architecture(model).model_type
-        if kind not in MODEL_CLASSES:
-            raise ModelError(f"model_type {kind!r} in AdapterHub's format", needed=f"one of {', '.join(MODEL_CLASSES)}")
-        return kind, MODEL_CLASSES[kind]
+    def _classes(self) -> tuple[str, str]:
+        if self.type not in MODEL_CLASSES:
+            raise ModelError(
+                f"model_type {self.type!r} in AdapterHub's format", needed=f"one of {', '.join(MODEL_CLASSES)}"
+            )
+        return MODEL_CLASSES[self.type]
 
 
 def save_hub_adapter(folder: Path, model: Model, name: str, *, config: AdapterConfig, of: HubModel) -> None:
@@ -120,8 +119,8 @@ def save_hub_adapter(folder: Path, model: Model, name: str, *, config: AdapterCo
         for tensor in hub_tensors(model, name, architecture)
         for theirs, value in pack(tensor, parameters).items()
     }
-    write_safetensors(folder / ADAPTER_WEIGHTS, of.prefixed(model, {**tensors, **frozen_tensors(model, name)}))
-    write_hub_json(folder / ADAPTER_CONFIG, {"name": name, "config": values, **of.about(model)})
+    write_safetensors(folder / ADAPTER_WEIGHTS, of.prefixed({**tensors, **frozen_tensors(model, name)}))
+    write_hub_json(folder / ADAPTER_CONFIG, {"name": name, "config": values, **of.about(model.width)})
 
 
 def load_hub_adapter(folder: Path, model: Model, *, name: str | None = None) -> HubAdapter:
@@ -191,13 +190,13 @@ def save_hub_fusion(folder: Path, model: Model, fuse: Fuse, *, of: HubModel) -> 
     called, architecture = hub_fusion_name(fuse), hub_architecture(model)
     names = _fusion_names(model, fuse, called, architecture)
     tensors = {theirs: parameters[ours].float() for ours, theirs in names.items()}
-    write_safetensors(folder / FUSION_WEIGHTS, of.prefixed(model, tensors))
+    write_safetensors(folder / FUSION_WEIGHTS, of.prefixed(tensors))
     values = {
         "key": config.key, "query": config.query, "value": config.value, "query_before_ln": False,
         "regularization": config.regularisation > 0, "residual_before": False, "temperature": False,
         "value_before_softmax": True, "value_initialized": True, "dropout_prob": config.dropout or None,
     }  # fmt: skip
-    about = {"name": called, "adapter_names": called.split(","), "config": values, **of.about(model)}
+    about = {"name": called, "adapter_names": called.split(","), "config": values, **of.about(model.width)}
     write_hub_json(folder / FUSION_CONFIG, about)
 
 

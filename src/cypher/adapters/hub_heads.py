@@ -15,7 +15,6 @@ from cypher.adapters.folder import read_json
 from cypher.adapters.hub_folder import HubModel, read_hub_weights, write_hub_json
 from cypher.errors import ModelError
 from cypher.hub.weights import write_safetensors
-from cypher.models.model import Model
 
 HEAD_CONFIG, HEAD_WEIGHTS = "head_config.json", "model_head.safetensors"
 
@@ -39,14 +38,17 @@ class HubHead:
     labels: tuple[str, ...] = ()
 
 
-def save_hub_head(folder: Path, model: Model, head: HubHead, *, of: HubModel) -> None:
+def save_hub_head(folder: Path, width: int, head: HubHead, *, of: HubModel) -> None:
     """Write a head for the library's model with heads, beside its adapter or alone.
 
     Args:
         folder: Made if it is absent.
-        model: What it is on.
+        width: Of the model's hidden states.
         head: Its layers.
-        of: The model it was trained on.
+        of: The model it was trained on, with its type.
+
+    Raises:
+        ModelError: The library has no heads for that type.
     """
     config = {
         "head_type": head.kind,
@@ -63,7 +65,7 @@ def save_hub_head(folder: Path, model: Model, head: HubHead, *, of: HubModel) ->
         if bias is not None:
             tensors[f"{place}.bias"] = bias.float()
     write_safetensors(folder / HEAD_WEIGHTS, tensors)
-    write_hub_json(folder / HEAD_CONFIG, {"name": head.name, "config": config, **of.about(model)})
+    write_hub_json(folder / HEAD_CONFIG, {"name": head.name, "config": config, **of.about(width)})
 
 
 def load_hub_head(folder: Path) -> HubHead:

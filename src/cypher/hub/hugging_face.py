@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cypher.errors import ModelError
+from cypher.hub.cache import is_offline
 from cypher.hub.catalogue import CheckedFile, HubSource
 from cypher.hub.integrity import is_good
 from cypher.hub.wheel import Progress
@@ -69,6 +70,25 @@ def fetch_repository(
             change="convert them to safetensors and give the folder",
         )
     return folder
+
+
+def resolve_adapter(name: str, *, offline: bool | None = None) -> Path:
+    """The folder of an adapter: one that exists, or a repository ``owner/name``, fetched if it is not in the cache.
+
+    Args:
+        name: A path, or a repository with ``@revision`` behind it if another than the newest is meant.
+        offline: Whether the network may be used; ``None`` asks the environment.
+
+    Raises:
+        ModelError: There is neither, or the repository holds pickles alone.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    repository, _, revision = name.partition("@")
+    if repository.count("/") != 1 or name.startswith(("/", ".", "~")):
+        raise ModelError(f"there is no folder {name}", needed="the folder of an adapter, or owner/name on the hub")
+    return fetch_repository(repository, revision=revision or None, offline=is_offline(offline))
 
 
 def _cached(repository: str, revision: str | None) -> Path | None:

@@ -1,4 +1,4 @@
-"""A reader's name → its folder; loads no torch, so that a wrong name is told at once."""
+"""A reader's or an adapter's name → its folder; loads no torch, so that a wrong name is told at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from cypher.errors import ModelError
+from cypher.hub.hugging_face import resolve_adapter
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 """Readers that ship with the package, a folder each."""
@@ -34,3 +35,15 @@ def find_reader(name: str | os.PathLike[str]) -> Path:
 def _folder_of(name: str | os.PathLike[str]) -> Path | None:
     folders = (Path(name).expanduser(), PRETRAINED / name)
     return next((folder for folder in folders if (folder / "head_config.json").is_file()), None)
+
+
+def find_adapter(name: str) -> Path:
+    """The folder of an adapter: of a run, of a reader that ships with the package, one that exists, or a repository.
+
+    Raises:
+        ModelError: There is none.
+    """
+    run = Path(name).expanduser() / "reader"
+    if (run / "adapter_config.json").is_file():
+        return run
+    return find_reader(name) if is_reader(name) else resolve_adapter(name)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from cypher.adapters.adapter import Adapter
+from cypher.adapters.arrangement import attached_names
+from cypher.adapters.exchange import Exchanged, FolderFormat, convert_folder, merge_folder, refuse_plugs
 from cypher.adapters.folder import load_adapter, read_json, save_adapter
+from cypher.adapters.folder_contents import OURS, describe
+from cypher.adapters.hub_folder import HubModel
+from cypher.adapters.hub_heads import HubHead, load_hub_head, save_hub_head
 from cypher.config import AdapterConfig, ExtractSpanConfig
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
@@ -25,6 +30,8 @@ _QUESTION_ANSWERING = {
     "roberta": ("roberta", "RobertaForQuestionAnswering"),
     "xlm-roberta": ("roberta", "XLMRobertaForQuestionAnswering"),
 }
+
+_HUB_HEAD = "question_answering"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +122,10 @@ def export_reader(reader: SpanReader, folder: Path) -> None:
 
     Raises:
         ConfigError: The folder has files.
+        ModelError: The adapter does not fold, with the reason.
     """
+    for name in attached_names(reader.loaded.model):
+        refuse_plugs(reader.loaded, name, "the reader's adapter")
     Adapter.merge(reader.loaded.model)
     export_model(reader.loaded, folder)
     config = read_config(folder)
@@ -129,3 +139,59 @@ def export_reader(reader: SpanReader, folder: Path) -> None:
     )
     config["architectures"] = [architecture]
     write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
+
+
+def merge_reader(folder: Path, out: Path, *, model_name: str | None = None) -> str:
+    """Fold an adapter, with its head if it is a reader, into its model and write that for transformers.
+
+    Args:
+        folder: Of a reader, or of an adapter of either format.
+        out: New or empty.
+        model_name: Another name or folder of the model an adapter without a head was trained on.
+
+    Returns:
+        The class of transformers that loads it.
+
+    Raises:
+        ConfigError: ``out`` has files.
+        ModelError: The method does not fold, with the reason.
+    """
+    contents = describe(folder)
+    if contents.format == OURS and contents.head is not None:
+        export_reader(load_reader(folder), out)
+        return "AutoModelForQuestionAnswering"
+    merge_folder(folder, out, model_name=model_name)
+    return "AutoModel"
+
+
+def convert_reader(
+    folder: Path, out: Path, to: FolderFormat | None = None, *, model_name: str | None = None
+) -> Exchanged:
+    """Convert an adapter with its head; arguments and errors as of :func:`cypher.adapters.exchange.convert_folder`.
+
+    A reader's head is the library's for question answering, in both directions. AdapterHub's folders keep no
+    calibration, so a reader made of one reads its scores as they are. A head of another kind is left out, and the
+    notes say so.
+    """
+    done = convert_folder(folder, out, to, model_name=model_name)
+    contents = describe(folder)
+    if contents.head is None or contents.has_pickles:
+        return done
+    if contents.format == OURS:
+        about, tensors = read_json(out / "adapter_config.json"), read_safetensors(folder / "model_head.safetensors")
+        layer = (tensors["scores.weight"], tensors["scores.bias"])
+        of = HubModel(name=about["model_name"], type=about["model_type"])
+        head = HubHead(name=about["name"], kind=_HUB_HEAD, layers=(layer,))
+        save_hub_head(out, about["hidden_size"], head, of=of)
+        return replace(done, notes=(*done.notes, "the calibration of scores is left out: the library keeps none"))
+    head = load_hub_head(folder)
+    weight, bias = head.layers[-1]
+    if head.kind != _HUB_HEAD or len(head.layers) != 1 or len(weight) != 2 or bias is None:
+        kind = f"{head.kind} head of {len(head.layers)} layers"
+        return replace(done, notes=(*done.notes, f"the {kind} is left out: there is no such head here"))
+    write_safetensors(out / "model_head.safetensors", {"scores.weight": weight, "scores.bias": bias})
+    # One question for all scores: is a span better than the first token, which stands for no answer?
+    task, plain = ExtractSpanConfig(), Calibration(scale=1.0)
+    said = {"kind": task.kind, "config": task.model_dump(mode="json"), "calibration": plain.to_dict()}
+    write_text(out / "head_config.json", json.dumps(said, indent=1) + "\n")
+    return replace(done, notes=(*done.notes, "its scores are not calibrated: the library keeps no calibration"))
