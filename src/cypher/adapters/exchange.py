@@ -49,8 +49,10 @@ def load_base(contents: FolderContents, model_name: str | None = None, *, offlin
         offline: Whether the network may be used; ``None`` asks the environment.
 
     Raises:
-        ModelError: It cannot be found, or the folder does not say which it is.
+        ModelError: It cannot be found, the folder does not say which it is, or holds no single adapter.
     """
+    if contents.format not in (OURS, ADAPTER_HUB):
+        raise ModelError(f"{contents.path} is an {contents.format}", needed="the folder of one adapter")
     name = model_name or contents.model_name
     if not name:
         raise ModelError(f"{contents.path} does not say which model it is for", change="name it: --model NAME")
@@ -61,17 +63,15 @@ def load_folder(contents: FolderContents, loaded: LoadedModel, *, name: str | No
     """Attach the adapter of a folder of either format.
 
     Args:
-        contents: Of the folder.
+        contents: Of the folder of one adapter.
         loaded: The model it was trained on.
-        name: To attach it under, for a folder of AdapterHub's; ``None`` takes the folder's.
+        name: To attach it under; ``None`` takes the folder's.
 
     Raises:
-        ModelError: It holds no single adapter, or one that does not fit.
+        ModelError: It does not fit.
     """
     if contents.format == ADAPTER_HUB:
         return load_hub_adapter(contents.path, loaded.model, name=name)
-    if contents.format != OURS:
-        raise ModelError(f"{contents.path} is an {contents.format}", needed="the folder of one adapter")
     config = adapter_config(read_json(contents.path / "adapter_config.json")["config"])
     attached = load_adapter(contents.path, loaded.model, name=name)
     return HubAdapter(name=attached, config=config, model_name=contents.model_name)

@@ -102,9 +102,7 @@ def convert(source: Source, out: Out, to: ToOption = None, model: ModelOption = 
 
 @app.command(epilog="Example: cypher adapters average runs/a runs/b ./both --strategy lora_delta_w_svd --rank 8")
 def average(
-    sources: Annotated[
-        list[str], typer.Argument(help="Two adapters or more, as for info, then a new or empty folder.")
-    ],
+    sources: Annotated[list[str], typer.Argument(help="Adapters, as for info, and a new or empty folder.")],
     strategy: Annotated[
         Literal["linear", "lora_linear_only_negate_b", "lora_delta_w_svd"],
         typer.Option(help="All parameters; LoRA's second matrix alone where a weight is negative; LoRA's updates."),
