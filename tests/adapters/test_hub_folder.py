@@ -281,3 +281,58 @@ def test_there_and_back_is_the_same(tmp_path: Path, method: str, architecture: s
         third = build(architecture)
         load_adapter(tmp_path / "ours", third)
         torch.testing.assert_close(hidden_of(third, architecture), hidden_of(other, architecture))
+
+
+def test_nothing_is_left_attached_when_a_folder_does_not_fit(tmp_path: Path) -> None:
+    model, config = trained("bert", "seq_bn"), config_of("seq_bn", "bert")
+    save_hub_adapter(tmp_path, model, "mine", config=config, of=OF["bert"])
+    tensors = read_safetensors(tmp_path / "adapter.safetensors")
+    place = "bert.encoder.layer.1.output.adapters.mine.adapter_up.bias"
+    for changed, reason in (
+        ({name: tensors[name] for name in tensors if name != place}, "lacks encoder.layer.1.output"),
+        ({**tensors, place: torch.zeros(3)}, r"is for \(3,\): needs \(64,\)"),
+        ({**tensors, "bert.encoder.layer.7.output.adapters.mine.adapter_up.bias": torch.zeros(64)}, "has no place"),
+    ):
+        write_safetensors(tmp_path / "adapter.safetensors", changed)
+        other = build("bert")
+        with pytest.raises(ModelError, match=reason):
+            load_hub_adapter(tmp_path, other)
+        assert not Adapter.parameters_of(other, "mine")
+    about = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**about, "hidden_size": 768}))
+    with pytest.raises(ModelError, match="for width 768"):
+        load_hub_adapter(tmp_path, build("bert"))
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**about, "model_type": "whisper"}))
+    with pytest.raises(ModelError, match="is for a whisper"):
+        load_hub_adapter(tmp_path, build("bert"))
+
+
+def test_what_the_library_computes_otherwise_is_not_written(tmp_path: Path) -> None:
+    dora = trained("bert", "dora")
+    with torch.no_grad():
+        dora.get_parameter("segments.encoder.1.attention.value.bias").fill_(0.5)
+    with pytest.raises(ModelError, match="scales as well"):
+        save_hub_adapter(tmp_path / "dora", dora, "mine", config=config_of("dora", "bert"), of=OF["bert"])
+    for architecture, method, values, reason in (
+        ("bert", "lora", {"type": "Stack", "children": ["a", "b"]}, "which is lost"),
+        ("bert", "seq_bn", {"type": "Average", "children": ["a", "b"]}, "once more"),
+        ("bert", "seq_bn", {"type": "MultiTask", "children": ["a", "b"]}, "taken twice"),
+        ("bert", "dora", {"type": "Parallel", "children": ["a", "b"]}, "magnitudes of one adapter"),
+        ("bert", "loreft", {"type": "Stack", "children": ["a", "b"]}, "gone through first only"),
+        ("bert", "lora", {"type": "Split", "children": ["a", "b"], "splits": [4, 5]}, "where a sub-layer ends"),
+    ):
+        model, tree = trained(architecture, method, "ab"), from_dict(values)
+        configs = dict.fromkeys("ab", config_of(method, architecture))
+        with pytest.raises(ModelError, match=reason):
+            save_hub_setup(tmp_path / "setup", model, tree, configs=configs, of=OF[architecture])
+    assert not (tmp_path / "setup").exists()
+
+
+def test_vera_of_whole_matrices_is_refused(tmp_path: Path) -> None:
+    config = config_of("vera", "bert")
+    save_hub_adapter(tmp_path, trained("bert", "vera"), "mine", config=config, of=OF["bert"])
+    tensors = read_safetensors(tmp_path / "adapter.safetensors")
+    place = next(name for name in tensors if name.endswith("vera_B"))
+    write_safetensors(tmp_path / "adapter.safetensors", {**tensors, place: torch.ones_like(tensors[place])})
+    with pytest.raises(ModelError, match="is a whole matrix"):
+        load_hub_adapter(tmp_path, build("bert"))

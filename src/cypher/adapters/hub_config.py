@@ -250,7 +250,11 @@ def _targets_to_hub(targets: Iterable[str], architecture: HubArchitecture) -> Hu
     letters = [letter for letter, ours in _ATTENTION.items() if ours in names]
     reached = {*_ATTENTION.values(), architecture.intermediate, architecture.output}
     if beyond := sorted(names - reached):
-        raise _no_counterpart(f"a change of {beyond[0]}", f"the library changes {', '.join(sorted(reached))}")
+        raise ModelError(
+            f"a change of {beyond[0]} has no counterpart in AdapterHub's library",
+            needed=f"targets among {', '.join(sorted(reached))}",
+            change="fold it into the model instead: cypher adapters merge",
+        )
     return {
         "selfattn_lora": bool(letters),
         "attn_matrices": letters or ["q", "v"],

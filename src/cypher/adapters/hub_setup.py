@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from cypher.adapters.adapter import PLACES
 from cypher.adapters.composition import (
     Average,
     BatchSplit,
@@ -21,6 +22,7 @@ from cypher.adapters.composition import (
     compositions_of,
     names_of,
 )
+from cypher.adapters.dora import DoraDelta
 from cypher.adapters.folder import read_json
 from cypher.adapters.hub_folder import (
     FORMAT,
@@ -34,8 +36,8 @@ from cypher.adapters.hub_folder import (
 )
 from cypher.config import AdapterConfig
 from cypher.errors import ConfigError, ModelError
-from cypher.layers.linear import Linear
-from cypher.layers.plugs import FusiblePlug
+from cypher.layers.linear import Delta
+from cypher.layers.plugs import EmbeddingPlug, FusiblePlug, KeyValuePlug, OutputPlug
 from cypher.models.model import Model
 
 SETUP = "adapter_setup.json"
@@ -62,13 +64,13 @@ def save_hub_setup(
         ConfigError: An adapter has no configuration, or a fusion no weights.
     """
     _refuse_other_outputs(model, tree)
+    values = setup_to_hub(Stack(tree) if isinstance(tree, str) else tree)
     for name in names_of(tree):
         if name not in configs:
             raise ConfigError(f"no configuration of {name!r}", change="give one for every adapter of the composition")
         save_hub_adapter(folder / name, model, name, config=configs[name], of=of)
     for fuse in _fusions(tree):
         save_hub_fusion(folder / hub_fusion_name(fuse), model, fuse, of=of)
-    values = setup_to_hub(Stack(tree) if isinstance(tree, str) else tree)
     write_hub_json(folder / SETUP, {"adapter_setup": values, "head_setup": None, "version": FORMAT})
 
 
@@ -147,28 +149,43 @@ def _refuse_other_outputs(model: Model, tree: Tree) -> None:
     for fuse in _fusions(tree):
         if fuse is not tree and fuse not in tree.children:
             raise _computed_otherwise(fuse, "it loads fusions of the outermost two levels alone")
+    parts = {name: _parts(model, name) for name in tree.names()}
     for each in compositions_of(tree):
-        if isinstance(each, Stack):
-            changing = [name for child in each.children for name in names_of(child) if _has_deltas(model, name)]
-            if len(changing) > 1:
-                raise _computed_otherwise(each, "a second lora reads what the first one adds, which is lost")
-        is_inner = each is not tree and not isinstance(each, Fuse)
-        if is_inner or isinstance(each, MultiTask):
-            for name in each.names():
-                if _reads_normed(model, name):
-                    raise _computed_otherwise(each, f"the norm in front of {name!r} is taken twice")
+        if reason := _difference(each, parts, is_inner=each is not tree):
+            raise _computed_otherwise(each, reason)
+    first = next(tree.names()) if isinstance(tree, Stack) else None
+    for name, found in parts.items():
+        if name != first and any(isinstance(part, (EmbeddingPlug, OutputPlug)) for part in found):
+            raise _computed_otherwise(
+                tree, f"what {name!r} changes of embeddings and outputs is gone through first only"
+            )
 
 
-def _has_deltas(model: nn.Module, name: str) -> bool:
-    return any(isinstance(layer, Linear) and name in layer.deltas for layer in model.modules())
+def _difference(tree: Composition, parts: Mapping[str, list[nn.Module]], *, is_inner: bool) -> str | None:
+    """Why the library gives other outputs for one composition, or ``None``."""
+    if isinstance(tree, Stack):
+        changing = [name for name in tree.names() if any(isinstance(part, Delta) for part in parts[name])]
+        if len(changing) > 1:
+            return "a second lora reads what the first one adds, which is lost"
+    for name in tree.names():
+        if isinstance(tree, (Split, Fuse)) and not all(isinstance(part, FusiblePlug) for part in parts[name]):
+            return f"{name!r} is none that is added where a sub-layer ends"
+        if not isinstance(tree, Stack) and any(isinstance(part, DoraDelta) for part in parts[name]):
+            return f"all rows get the magnitudes of one adapter, of {name!r} or another"
+        if is_inner and any(isinstance(part, KeyValuePlug) for part in parts[name]):
+            return f"rows with fewer keys than others get some of ones, as those of {name!r}"
+        is_begun_again = (is_inner and not isinstance(tree, Fuse)) or isinstance(tree, MultiTask)
+        if is_begun_again and any(getattr(part, "reads", None) == "normed" for part in parts[name]):
+            return f"the norm in front of {name!r} is taken twice"
+    return None
 
 
-def _reads_normed(model: nn.Module, name: str) -> bool:
-    return any(isinstance(part, nn.ModuleDict) and name in part and _is_normed(part[name]) for part in model.modules())
-
-
-def _is_normed(plug: nn.Module) -> bool:
-    return isinstance(plug, FusiblePlug) and getattr(plug, "reads", None) == "normed"
+def _parts(model: nn.Module, name: str) -> list[nn.Module]:
+    return [
+        part[name]
+        for path, part in model.named_modules()
+        if isinstance(part, nn.ModuleDict) and path.rpartition(".")[2] in PLACES and name in part
+    ]
 
 
 def _computed_otherwise(tree: Composition, reason: str) -> ModelError:

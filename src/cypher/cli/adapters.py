@@ -81,7 +81,7 @@ def info(path: Source, json: JsonOption = False) -> None:
         )
 
 
-@app.command(epilog="Example: cypher adapters convert minilm-qa ./for-adapterhub --to adapterhub")
+@app.command(epilog="Example: cypher adapters convert runs/my-lora ./for-adapterhub --to adapterhub")
 def convert(source: Source, out: Out, to: ToOption = None, model: ModelOption = None, json: JsonOption = False) -> None:
     """Write an adapter in the other format: Cypher's, or that of AdapterHub's library.
 
