@@ -273,7 +273,7 @@ def test_there_and_back_is_the_same(tmp_path: Path, method: str, architecture: s
     other = build(architecture)
     loaded = load_hub_adapter(tmp_path / "theirs", other)
     torch.testing.assert_close(hidden_of(other, architecture), hidden_of(model, architecture), atol=1e-5, rtol=1e-5)
-    save_hub_adapter(tmp_path / "again", other, "mine", config=loaded.config, of=OF)
+    save_hub_adapter(tmp_path / "again", other, "mine", config=loaded.config, of=OF[architecture])
     first, again = (json.loads((tmp_path / name / "adapter_config.json").read_text()) for name in ("theirs", "again"))
     assert first == again
     if "vera" not in method and "dvora" not in method:
@@ -318,7 +318,7 @@ def test_what_the_library_computes_otherwise_is_not_written(tmp_path: Path) -> N
         ("bert", "seq_bn", {"type": "Average", "children": ["a", "b"]}, "once more"),
         ("bert", "seq_bn", {"type": "MultiTask", "children": ["a", "b"]}, "taken twice"),
         ("bert", "dora", {"type": "Parallel", "children": ["a", "b"]}, "magnitudes of one adapter"),
-        ("bert", "loreft", {"type": "Stack", "children": ["a", "b"]}, "gone through first only"),
+        ("bert", "loreft", {"type": "Stack", "children": ["a", "b"]}, "changes what the first says"),
         ("bert", "lora", {"type": "Split", "children": ["a", "b"], "splits": [4, 5]}, "where a sub-layer ends"),
     ):
         model, tree = trained(architecture, method, "ab"), from_dict(values)

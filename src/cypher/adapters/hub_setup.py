@@ -156,9 +156,7 @@ def _refuse_other_outputs(model: Model, tree: Tree) -> None:
     first = next(tree.names()) if isinstance(tree, Stack) else None
     for name, found in parts.items():
         if name != first and any(isinstance(part, (EmbeddingPlug, OutputPlug)) for part in found):
-            raise _computed_otherwise(
-                tree, f"what {name!r} changes of embeddings and outputs is gone through first only"
-            )
+            raise _computed_otherwise(tree, f"of embeddings and outputs it changes what the first says, not {name!r}")
 
 
 def _difference(tree: Composition, parts: Mapping[str, list[nn.Module]], *, is_inner: bool) -> str | None:
