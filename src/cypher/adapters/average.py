@@ -51,7 +51,7 @@ def average_adapters(
 
     Raises:
         ConfigError: The adapters have different configurations, the strategy is none of their method, or a name is
-            taken.
+            taken; nothing is attached then.
 
     Example:
         >>> from cypher.adapters.lora import Lora
@@ -78,9 +78,9 @@ def average_adapters(
         # The update is scaled by alpha / rank: as before, so that it is the average.
         config = config.model_copy(update={"rank": rank, "alpha": config.alpha * rank / config.rank})
     frozen = _same_projections(model, list(configs))
-    adapter_of(config).attach(model, into)
     with torch.no_grad():
         made = _updates(values, shares, rank) if rank is not None else _parameters(values, shares, strategy)
+        adapter_of(config).attach(model, into)
         for path, parameter in Adapter.parameters_of(model, into).items():
             parameter.copy_(made[_apart(path, into)])
         for new, old in zip(frozen_projections(model, into), frozen, strict=True):

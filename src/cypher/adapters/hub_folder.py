@@ -126,6 +126,8 @@ def save_hub_adapter(folder: Path, model: Model, name: str, *, config: AdapterCo
 def load_hub_adapter(folder: Path, model: Model, *, name: str | None = None) -> HubAdapter:
     """Attach an adapter that AdapterHub's library, or :func:`save_hub_adapter`, has written.
 
+    A head beside it is not read; :func:`cypher.adapters.hub_heads.load_hub_head` does that.
+
     Args:
         folder: With its two files.
         model: Of the same architecture and sizes.

@@ -155,9 +155,12 @@ def unpack(tensor: HubTensor, theirs: Mapping[str, Tensor]) -> list[Tensor]:
                 needed="a diagonal one: the vectors that vera trains (arXiv 2310.11454) are its diagonals",
             )
         return [diagonal]
-    if tensor.layout == "stacked":
-        return list(value.chunk(len(tensor.paths)))
-    if tensor.layout == "interleaved":
+    if tensor.layout in ("stacked", "interleaved"):
+        rows = max(1, tensor.length) * len(tensor.paths)
+        if len(value) % rows:
+            raise ModelError(f"{tensor.name} is of length {len(value)}", needed=f"a multiple of {rows}")
+        if tensor.layout == "stacked":
+            return list(value.chunk(len(tensor.paths)))
         return list(value.view(tensor.length, len(tensor.paths), -1).unbind(1))
     return [value]
 

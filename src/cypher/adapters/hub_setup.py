@@ -77,6 +77,12 @@ def save_hub_setup(
 def load_hub_setup(folder: Path, model: Model) -> tuple[Tree, dict[str, AdapterConfig]]:
     """Attach all adapters of a set-up, load its fusions, and say how they are composed.
 
+    Heads are left out; :func:`cypher.adapters.hub_heads.load_hub_head` reads one from its adapter's sub-folder.
+
+    Args:
+        folder: Of the set-up.
+        model: Of the same architecture and sizes.
+
     Returns:
         The composition, for :func:`cypher.adapters.arrangement.activate`, and every adapter's configuration.
 
