@@ -1,8 +1,7 @@
-"""Folders of AdapterHub's library: one adapter, or a fusion, written and read so that both give the same outputs.
+"""Folders of AdapterHub's library: one adapter, written and read so that both give the same outputs.
 
-``adapter_config.json`` and ``adapter.safetensors`` hold an adapter, ``adapter_fusion_config.json`` and
-``model_adapter_fusion.safetensors`` a fusion. The library's pickles are not read; :mod:`cypher.adapters.hub_pickle`
-turns them into safetensors.
+``adapter_config.json`` and ``adapter.safetensors`` hold it. The library's pickles are not read;
+:mod:`cypher.adapters.hub_pickle` turns them into safetensors.
 """
 
 from __future__ import annotations
@@ -14,31 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cypher.adapters.adapter import Adapter
-from cypher.adapters.composition import Fuse
 from cypher.adapters.dora import DoraDelta
 from cypher.adapters.folder import read_json
-from cypher.adapters.fusion import add_fusion, fusion_parameters, remove_fusion
-from cypher.adapters.hub_architecture import MODEL_CLASSES, HubArchitecture, hub_architecture
+from cypher.adapters.hub_architecture import MODEL_CLASSES, hub_architecture
 from cypher.adapters.hub_config import from_hub_config, to_hub_config
 from cypher.adapters.hub_names import frozen_tensors, hub_tensors, is_redundant, pack, plain_names, unpack
 from cypher.adapters.methods import adapter_of
 from cypher.adapters.reft import Intervention
-from cypher.config import AdapterConfig, FusionConfig
-from cypher.errors import ConfigError, ModelError
+from cypher.config import AdapterConfig
+from cypher.errors import ModelError
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.layers.linear import Linear
-from cypher.layers.sites import JoinSite
 from cypher.models.model import Model
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter.safetensors"
-FUSION_CONFIG, FUSION_WEIGHTS = "adapter_fusion_config.json", "model_adapter_fusion.safetensors"
 PICKLES = {
     ADAPTER_WEIGHTS: "pytorch_adapter.bin",
-    FUSION_WEIGHTS: "pytorch_model_adapter_fusion.bin",
+    "model_adapter_fusion.safetensors": "pytorch_model_adapter_fusion.bin",
     "model_head.safetensors": "pytorch_model_head.bin",
 }
 """What the library calls the same weights as a pickle."""
@@ -172,83 +167,6 @@ def hub_config_of(about: Mapping[str, Any], model: Model, *, where: Path) -> Ada
     return from_hub_config(config, architecture, len(list(model.blocks())), version=version)
 
 
-def save_hub_fusion(folder: Path, model: Model, fuse: Fuse, *, of: HubModel) -> None:
-    """Write the weights of a fusion for AdapterHub's library.
-
-    Args:
-        folder: Made if it is absent.
-        model: Holds the fusion.
-        fuse: Which.
-        of: The model it was trained on.
-
-    Raises:
-        ConfigError: The model has no such fusion.
-    """
-    parameters = fusion_parameters(model, fuse)
-    if not parameters:
-        raise ConfigError(f"{fuse!r} has no weights", change="make them with add_fusion, or load them")
-    config = next(site.fusions[fuse.name].config for site in _joins(model) if fuse.name in site.fusions)
-    assert isinstance(config, FusionConfig), "a fusion keeps its configuration"
-    called, architecture = hub_fusion_name(fuse), hub_architecture(model)
-    names = _fusion_names(model, fuse, called, architecture)
-    tensors = {theirs: parameters[ours].float() for ours, theirs in names.items()}
-    write_safetensors(folder / FUSION_WEIGHTS, of.prefixed(tensors))
-    values = {
-        "key": config.key, "query": config.query, "value": config.value, "query_before_ln": False,
-        "regularization": config.regularisation > 0, "residual_before": False, "temperature": False,
-        "value_before_softmax": True, "value_initialized": True, "dropout_prob": config.dropout or None,
-    }  # fmt: skip
-    about = {"name": called, "adapter_names": called.split(","), "config": values, **of.about(model.width)}
-    write_hub_json(folder / FUSION_CONFIG, about)
-
-
-def load_hub_fusion(folder: Path, model: Model, fuse: Fuse | None = None) -> Fuse:
-    """Load the weights of a fusion onto the adapters it fuses.
-
-    Args:
-        folder: With its two files.
-        model: The adapters are attached.
-        fuse: Where the fused are stacks, or have other names here; ``None`` takes the folder's names.
-
-    Returns:
-        The fusion.
-
-    Raises:
-        ModelError: It does not fit the adapters, or has options that have no counterpart here.
-    """
-    about = read_json(folder / FUSION_CONFIG)
-    called, values = str(about["name"]), dict(about["config"])
-    fuse = fuse or Fuse(*(str(name) for name in about.get("adapter_names") or called.split(",")))
-    for option in ("query_before_ln", "residual_before", "temperature"):
-        if values.get(option):
-            raise ModelError(f"{folder}: a fusion with {option}", needed="one without: it mixes what adapters add")
-    config = FusionConfig(
-        query=values["query"],
-        key=values["key"],
-        value=values["value"],
-        dropout=values.get("dropout_prob") or 0.0,
-        regularisation=0.01 if values.get("regularization") else 0.0,
-    )
-    tensors = plain_names(read_hub_weights(folder, FUSION_WEIGHTS))
-    add_fusion(model, fuse, config)
-    parameters = fusion_parameters(model, fuse)
-    # The library makes weights at places without adapters too; they are never used.
-    names = _fusion_names(model, fuse, called, hub_architecture(model))
-    for ours, theirs in names.items():
-        if theirs not in tensors or tensors[theirs].shape != parameters[ours].shape:
-            remove_fusion(model, fuse)
-            raise ModelError(f"{folder} has no fitting {theirs}", needed="a fusion of the adapters that are attached")
-    with torch.no_grad():
-        for ours, theirs in names.items():
-            parameters[ours].copy_(tensors[theirs])
-    return fuse
-
-
-def hub_fusion_name(fuse: Fuse) -> str:
-    """What the library calls it: of a stack it takes the last adapter alone."""
-    return ",".join(child if isinstance(child, str) else list(child.names())[-1] for child in fuse.children)
-
-
 def read_hub_weights(folder: Path, file: str) -> dict[str, Tensor]:
     """Tensors of one of the library's files.
 
@@ -294,16 +212,6 @@ def _adopt(folder: Path, model: Model, ours: str, theirs: str, tensors: Mapping[
         raise ModelError(f"{folder}: {unused[0]} has no place", needed="tensors that its configuration names")
 
 
-def _fusion_names(model: Model, fuse: Fuse, called: str, architecture: HubArchitecture) -> dict[str, str]:
-    names = {}
-    for path in fusion_parameters(model, fuse):
-        where, _, inner = path.partition(f".fusions.{fuse.name}.")
-        _, segment, number, place = where.split(".")
-        block, join = architecture.blocks[segment].format(number), architecture.joins[place.removesuffix("_join")]
-        names[path] = f"{block}.{join}.adapter_fusion_layer.{called}.{inner}"
-    return names
-
-
 def _sources_with_projection(model: Model, name: str) -> dict[str, Tensor]:
     """The library's folders do not say whether ReFT takes a state's own projection away, and it reads that it does.
 
@@ -314,10 +222,6 @@ def _sources_with_projection(model: Model, name: str) -> dict[str, Tensor]:
         for path, part in model.named_modules(remove_duplicate=True)
         if isinstance(part, Intervention) and f".plugs.{name}." in path and not part.subtract_projection
     }
-
-
-def _joins(model: nn.Module) -> list[JoinSite]:
-    return [module for module in model.modules() if isinstance(module, JoinSite)]
 
 
 def _refuse_scaled_bias(model: Model, name: str) -> None:

@@ -27,13 +27,11 @@ from cypher.adapters.folder import read_json
 from cypher.adapters.hub_folder import (
     FORMAT,
     HubModel,
-    hub_fusion_name,
     load_hub_adapter,
-    load_hub_fusion,
     save_hub_adapter,
-    save_hub_fusion,
     write_hub_json,
 )
+from cypher.adapters.hub_fusion import hub_fusion_name, load_hub_fusion, save_hub_fusion
 from cypher.config import AdapterConfig
 from cypher.errors import ConfigError, ModelError
 from cypher.layers.linear import Delta

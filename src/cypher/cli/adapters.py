@@ -19,7 +19,7 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", help="The model it was trained on, if the folder does not say or is wrong.")
 ]
 ToOption = Annotated[
-    Literal["cypher", "adapterhub"] | None, typer.Option("--to", help="Format of the new folder; by default see above.")
+    Literal["cypher", "adapterhub"] | None, typer.Option("--to", help="Format of the new folder, if not the one above.")
 ]
 
 
@@ -54,10 +54,12 @@ def list_methods(
 @app.command(epilog="Example: cypher adapters info minilm-qa")
 def info(path: Source, json: JsonOption = False) -> None:
     """Show what an adapter's folder holds: format, method, model, parameters, head; ours or AdapterHub's."""
-    from cypher.adapters.folder_contents import describe
     from cypher.tasks.find_reader import find_adapter
 
-    contents = describe(find_adapter(path))
+    folder = find_adapter(path)  # first: a wrong name is told before torch is loaded
+    from cypher.adapters.folder_contents import describe
+
+    contents = describe(folder)
     if json:
         print_json({"adapter": contents})
         return
@@ -85,13 +87,15 @@ def info(path: Source, json: JsonOption = False) -> None:
 def convert(source: Source, out: Out, to: ToOption = None, model: ModelOption = None, json: JsonOption = False) -> None:
     """Write an adapter in the other format: Cypher's, or that of AdapterHub's library.
 
-    By default ours become AdapterHub's and AdapterHub's ours. A folder of pickles (pytorch_adapter.bin) becomes the
-    same with safetensors; the pickles are read by torch.load(weights_only=True) and nothing else.
+    Ours become AdapterHub's, and AdapterHub's ours. A folder of pickles (pytorch_adapter.bin) becomes the same with
+    safetensors; they are read by torch.load(weights_only=True) and nothing else.
     """
     from cypher.tasks.find_reader import find_adapter
+
+    folder = find_adapter(source)
     from cypher.tasks.reader_folder import convert_reader
 
-    done = convert_reader(find_adapter(source), out, to, model_name=model)
+    done = convert_reader(folder, out, to, model_name=model)
     if json:
         print_json({"path": out.absolute(), "format": done.format, "notes": list(done.notes)})
         return
@@ -115,8 +119,10 @@ def average(
     model: ModelOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Average adapters of one configuration into one; the last path is where it goes."""
-    from cypher.adapters.exchange import average_folders
+    """Average adapters of one configuration into one; the last path is where it goes.
+
+    The new folder is in the format of the first adapter's.
+    """
     from cypher.errors import ConfigError
     from cypher.tasks.find_reader import find_adapter
 
@@ -124,6 +130,8 @@ def average(
     if not names:
         raise ConfigError("one path", needed="adapters and a new folder behind them")
     folders = [find_adapter(name) for name in names]
+    from cypher.adapters.exchange import average_folders
+
     config = average_folders(folders, Path(out), weights=weight, strategy=strategy, rank=rank, to=to, model_name=model)
     if json:
         print_json({"path": Path(out).absolute(), "config": config.model_dump(mode="json")})
@@ -138,9 +146,11 @@ def merge(source: Source, out: Out, model: ModelOption = None, json: JsonOption 
     A reader becomes one model for question answering, head and all.
     """
     from cypher.tasks.find_reader import find_adapter
+
+    folder = find_adapter(source)
     from cypher.tasks.reader_folder import merge_reader
 
-    loader = merge_reader(find_adapter(source), out, model_name=model)
+    loader = merge_reader(folder, out, model_name=model)
     if json:
         print_json({"path": out.absolute(), "transformers_class": loader})
     else:
