@@ -21,13 +21,14 @@ from cypher.adapters.arrangement import activate
 from cypher.adapters.average import average_adapters
 from cypher.adapters.composition import Fuse, Tree, compositions_of, from_dict, names_of
 from cypher.adapters.folder import load_adapter, save_adapter
-from cypher.adapters.fusion import add_fusion, fusion_parameters
+from cypher.adapters.fusion import Fusion, add_fusion, fusion_parameters
 from cypher.adapters.hub_folder import HubModel, load_hub_adapter, save_hub_adapter
+from cypher.adapters.hub_fusion import load_hub_fusion, save_hub_fusion
 from cypher.adapters.hub_heads import HubHead, load_hub_head, save_hub_head
 from cypher.adapters.hub_pickle import convert_pickles, has_pickles
 from cypher.adapters.hub_setup import load_hub_setup, save_hub_setup, setup_to_hub
 from cypher.adapters.methods import adapter_of
-from cypher.config import AdapterConfig, adapter_config
+from cypher.config import AdapterConfig, FusionConfig, adapter_config
 from cypher.data.batch import Inputs
 from cypher.errors import ModelError
 from cypher.hub.weights import read_safetensors, write_safetensors
@@ -336,3 +337,21 @@ def test_vera_of_whole_matrices_is_refused(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "adapter.safetensors", {**tensors, place: torch.ones_like(tensors[place])})
     with pytest.raises(ModelError, match="is a whole matrix"):
         load_hub_adapter(tmp_path, build("bert"))
+
+
+def test_a_fusion_keeps_its_options(tmp_path: Path) -> None:
+    model, fuse = trained("bert", "seq_bn", "ab"), Fuse("a", "b")
+    config = FusionConfig(value=False, regularisation=0, dropout=0.25)
+    add_fusion(model, fuse, config)
+    save_hub_fusion(tmp_path, model, fuse, of=OF["bert"])
+    about = json.loads((tmp_path / "adapter_fusion_config.json").read_text())
+    assert (about["name"], about["adapter_names"], about["config"]["value"]) == ("a,b", ["a", "b"], False)
+    other = trained("bert", "seq_bn", "ab")
+    assert load_hub_fusion(tmp_path, other) == fuse
+    torch.testing.assert_close(dict(fusion_parameters(other, fuse)), dict(fusion_parameters(model, fuse)))
+    kept = [part.config for part in other.modules() if isinstance(part, Fusion)]
+    assert kept == [config, config]
+    about["config"]["temperature"] = True
+    (tmp_path / "adapter_fusion_config.json").write_text(json.dumps(about))
+    with pytest.raises(ModelError, match="a fusion with temperature"):
+        load_hub_fusion(tmp_path, trained("bert", "seq_bn", "ab"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,16 @@ def test_a_reader_keeps_its_head(
     assert notes == ["its scores are not calibrated: the library keeps no calibration"]
     back = load_reader(tmp_path / "back")
     torch.testing.assert_close(back.model.head.state_dict(), head)
+    shutil.copytree(tmp_path / "theirs", tmp_path / "pickled")
+    for safe, name in (("adapter", "pytorch_adapter.bin"), ("model_head", "pytorch_model_head.bin")):
+        path = tmp_path / "pickled" / f"{safe}.safetensors"
+        torch.save(read_safetensors(path), path.with_name(name))
+        path.unlink()
+    notes = printed(capsys, "convert", tmp_path / "pickled", tmp_path / "unpickled", "--to", "cypher")["notes"]
+    assert [line.rpartition("/")[2] for line in notes[:2]] == [
+        f"{name} was read as plain tensors (weights_only)" for name in ("pytorch_adapter.bin", "pytorch_model_head.bin")
+    ]
+    torch.testing.assert_close(load_reader(tmp_path / "unpickled").model.head.state_dict(), head)
     said = json.loads((tmp_path / "theirs" / "head_config.json").read_text())
     said["config"]["head_type"] = "tagging"
     (tmp_path / "theirs" / "head_config.json").write_text(json.dumps(said))

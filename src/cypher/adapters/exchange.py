@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +116,8 @@ def convert_folder(
     Args:
         folder: Of an adapter; with pickles also of a fusion or a whole set-up.
         out: New or empty.
-        to: The format; ``None`` is AdapterHub's for our folders and for pickles, and ours for the rest.
+        to: The format; ``None`` is AdapterHub's for our folders and for pickles, and ours for the rest. Pickles become
+            safetensors of the same format first.
         model_name: Another name or folder of the model it was trained on.
 
     Raises:
@@ -127,21 +127,19 @@ def convert_folder(
     _refuse_files(out)
     contents = describe(folder)
     if contents.has_pickles and to in (None, ADAPTER_HUB):
-        read = convert_pickles(folder, out)
-        return Exchanged(
-            format=ADAPTER_HUB, notes=tuple(f"{path} was read as plain tensors (weights_only)" for path in read)
-        )
+        return Exchanged(format=ADAPTER_HUB, notes=converted_notes(convert_pickles(folder, out)))
     target: FolderFormat = to or ("adapterhub" if contents.format == OURS else "cypher")
     if contents.format == target:
         raise ConfigError(f"{folder} is in the format {target} already", change="choose the other with --to")
-    with tempfile.TemporaryDirectory() as safe:
-        if contents.has_pickles:
-            convert_pickles(folder, Path(safe) / "adapter")
-            contents = describe(Path(safe) / "adapter")
-        loaded = load_base(contents, model_name)
-        adapter = load_folder(contents, loaded)
-        save_folder(out, loaded, adapter, target, model_name=model_name or contents.model_name)
+    loaded = load_base(contents, model_name)
+    adapter = load_folder(contents, loaded)
+    save_folder(out, loaded, adapter, target, model_name=model_name or contents.model_name)
     return Exchanged(format=target)
+
+
+def converted_notes(pickles: Sequence[Path]) -> tuple[str, ...]:
+    """What is said of pickles that were read."""
+    return tuple(f"{path} was read as plain tensors (weights_only)" for path in pickles)
 
 
 def average_folders(

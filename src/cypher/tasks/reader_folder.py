@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +12,19 @@ import torch
 
 from cypher.adapters.adapter import Adapter
 from cypher.adapters.arrangement import attached_names
-from cypher.adapters.exchange import Exchanged, FolderFormat, convert_folder, merge_folder, refuse_plugs
+from cypher.adapters.exchange import (
+    Exchanged,
+    FolderFormat,
+    convert_folder,
+    converted_notes,
+    merge_folder,
+    refuse_plugs,
+)
 from cypher.adapters.folder import load_adapter, read_json, save_adapter
 from cypher.adapters.folder_contents import OURS, describe
 from cypher.adapters.hub_folder import HubModel
 from cypher.adapters.hub_heads import HubHead, load_hub_head, save_hub_head
+from cypher.adapters.hub_pickle import convert_pickles
 from cypher.config import AdapterConfig, ExtractSpanConfig
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
@@ -173,8 +182,14 @@ def convert_reader(
     calibration, so a reader made of one reads its scores as they are. A head of another kind is left out, and the
     notes say so.
     """
-    done = convert_folder(folder, out, to, model_name=model_name)
     contents = describe(folder)
+    if contents.has_pickles and to == OURS:
+        with tempfile.TemporaryDirectory() as beside:
+            safe = Path(beside) / "adapter"
+            notes = converted_notes(convert_pickles(folder, safe))
+            done = convert_reader(safe, out, to, model_name=model_name)
+        return replace(done, notes=(*notes, *done.notes))
+    done = convert_folder(folder, out, to, model_name=model_name)
     if contents.head is None or contents.has_pickles:
         return done
     if contents.format == OURS:
