@@ -1,4 +1,4 @@
-"""``[task]``: what is learned."""
+"""``[task]`` of kind ``extract_span``: answers as stretches of a passage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,3 @@ class ExtractSpanConfig(Section):
                 f"leaves {room} passage tokens, not more than stride {self.stride}: raise max_length or lower stride"
             )
         return self
-
-
-TaskConfig = ExtractSpanConfig
-"""Every task; the ``kind`` key chooses."""

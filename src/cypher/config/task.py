@@ -1,0 +1,38 @@
+"""``[task]``: what is learned; the ``kind`` key chooses."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from cypher.config.classify import ClassifyConfig
+from cypher.config.extract_span import ExtractSpanConfig
+from cypher.config.regress import RegressConfig
+from cypher.config.tag import TagConfig
+
+TASK_KINDS = ("extract_span", "classify", "tag", "regress")
+"""Every kind that a recipe can train."""
+
+
+def _resolved(given: Any) -> Any:
+    """A section without a kind is span extraction, the first task there was."""
+    if not isinstance(given, dict):
+        return given
+    values = {"kind": "extract_span", **given}
+    if values["kind"] not in TASK_KINDS:
+        near = difflib.get_close_matches(str(values["kind"]), TASK_KINDS, n=1)
+        raise ValueError(
+            f"no task is called {values['kind']!r}; "
+            + (f"did you mean {near[0]}?" if near else f"there are {', '.join(TASK_KINDS)}")
+        )
+    return values
+
+
+TaskConfig = Annotated[
+    ExtractSpanConfig | ClassifyConfig | TagConfig | RegressConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(_resolved),
+]
+"""Every task; the ``kind`` key chooses."""
