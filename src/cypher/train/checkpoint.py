@@ -104,12 +104,16 @@ def save_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Opt
             shutil.rmtree(other)
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to go on from; ``None`` where none was ever whole."""
+    return max((path for path in folder.glob("step-*") if path.is_dir()), default=None)
+
+
 def load_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Optimizer) -> Position:
     """Continue from the newest checkpoint in ``folder``; the start if there is none."""
-    found = sorted(folder.glob("step-*")) if folder.is_dir() else []
-    if not found:
+    newest = newest_checkpoint(folder)
+    if newest is None:
         return Position()
-    newest = found[-1]
     load_trained(model, newest / "trained.safetensors")
     saved = read_safetensors(newest / "optimiser.safetensors")
     torch.set_rng_state(saved.pop("random_state"))
