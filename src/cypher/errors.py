@@ -53,10 +53,10 @@ class SandboxError(CypherError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the lines of detail that some libraries add; its kind when it says nothing.
+    r"""What an error says, without the lines of detail that some libraries add; its kind when it says nothing.
 
     Example:
-        >>> first_line(KeyError("width")), first_line(ValueError("two\\nlines")), first_line(OSError())
+        >>> first_line(KeyError("width")), first_line(ValueError("two\nlines")), first_line(OSError())
         ("no 'width'", 'two', 'OSError')
     """
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -57,12 +57,11 @@ def load_adapter(folder: Path, model: Model) -> str:
     Raises:
         ModelError: The folder holds no adapter, or one for a model of another shape.
     """
-    path = folder / "adapter_config.json"
-    about = read_json(path)
+    about = read_json(folder / "adapter_config.json")
     try:
         config, name, width = _trained(adapter_config(about["config"])), str(about["name"]), about["hidden_size"]
     except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise ModelError(f"{path} is no adapter's ({first_line(error)})") from error
+        raise ModelError(f"{folder / 'adapter_config.json'} is no adapter's ({first_line(error)})") from error
     if width != model.width:
         raise ModelError(
             f"{folder} is for width {width} ({model_of(folder)})",

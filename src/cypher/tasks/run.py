@@ -31,7 +31,7 @@ from cypher.tasks.span_rows import held_out, span_rows
 from cypher.tasks.unanswerable import MISLEADING, unanswerable_rows
 from cypher.train.checkpoint import newest_checkpoint, start_from
 from cypher.train.loop import TrainResult, train
-from cypher.train.progress import Progress, read_metrics
+from cypher.train.progress import RunWatcher, read_metrics
 from cypher.train.task import HeadedModel
 
 # The name under which a recipe's adapter is attached while it is trained.
@@ -52,7 +52,7 @@ class Run:
     result: TrainResult
 
 
-def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None) -> Run:
+def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = None) -> Run:
     """Train what the recipe says, or go on where an earlier sitting ended.
 
     Args:
@@ -82,7 +82,7 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
         return _run(recipe, loaded, folder, progress)
 
 
-def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: Progress | None) -> Run:
+def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher | None) -> Run:
     torch.manual_seed(recipe.train.seed)
     model, task = build(recipe, loaded)
     # Before the rows are read, so that a wrong folder costs no time; a resumed run has weights of its own.
