@@ -90,7 +90,7 @@ def test_a_row_knows_the_line_it_begins_at(tmp_path: Path) -> None:
 
 def test_quotes_in_a_tsv_are_characters(tmp_path: Path) -> None:
     path = tmp_path / "rows.tsv"
-    path.write_bytes('text\tlabel\r\n"so it goes\t1\r\nand, "so" on\t0\r\n'.encode())
+    path.write_bytes(b'text\tlabel\r\n"so it goes\t1\r\nand, "so" on\t0\r\n')
     assert [row.values["text"] for row in read_table(path)] == ['"so it goes', 'and, "so" on']
 
 
