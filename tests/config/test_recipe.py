@@ -51,9 +51,7 @@ def test_a_name_that_is_no_folder_of_its_own_is_refused(name: str) -> None:
 def test_a_files_name_that_is_no_runs_name_is_said_so(tmp_path: Path) -> None:
     path = tmp_path / "tiny copy.toml"
     path.write_text(MINIMAL)
-    with pytest.raises(
-        ConfigError, match=r"tiny copy.toml: its file's name cannot be .*add name = "
-    ):
+    with pytest.raises(ConfigError, match=r"tiny copy.toml: its file's name cannot be .*add name = "):
         Recipe.load(path)
     assert Recipe.load(path, overrides=["name=tiny"]).name == "tiny"
 

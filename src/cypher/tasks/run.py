@@ -21,8 +21,10 @@ from cypher.data.readers import SquadParagraph, read_squad
 from cypher.errors import ConfigError, DataError
 from cypher.files import read_json, write_text
 from cypher.hub.cache import writing
+from cypher.hub.download import FetchProgress
+from cypher.hub.fetch import resolve
 from cypher.layers.precision import fastest_precision
-from cypher.models.load import Dropout, LoadedModel, load_model
+from cypher.models.load import READ_FORMATS, Dropout, LoadedModel, load_model
 from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan, SpanRow
 from cypher.tasks.reader_folder import SpanReader, save_reader
@@ -50,6 +52,22 @@ class Run:
 
     folder: Path
     result: TrainResult
+
+
+def fetch_parts(recipe: Recipe, *, progress: FetchProgress | None = None) -> None:
+    """Fetch what a recipe names and this machine does not have; ``run_recipe`` does it too, and says nothing.
+
+    Args:
+        recipe: Its model and data sets are wanted.
+        progress: Told what is being fetched, bytes so far and bytes in all.
+
+    Raises:
+        DataError: A data set cannot be had, or may not be trained on.
+        ModelError: The model cannot be had.
+    """
+    for name in recipe.data.train:
+        locate(name, training=True, progress=progress)
+    resolve(recipe.model.name, formats=READ_FORMATS, progress=progress)
 
 
 def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = None) -> Run:
