@@ -61,7 +61,17 @@ def locate_entry(
     offline: bool | None = None,
     progress: FetchProgress | None = None,
 ) -> Path:
-    """As :func:`locate`, for a row of the catalogue."""
+    """As :func:`locate`, for a row of the catalogue.
+
+    Args:
+        entry: Of the catalogue, or made by hand in the same form.
+        training: As in :func:`locate`; so are ``offline`` and ``progress``.
+        offline: Whether the network may be used.
+        progress: Told the bytes.
+
+    Raises:
+        DataError: As :func:`locate`.
+    """
     if training and not entry.trainable:
         raise _not_to_be_trained_on(entry.name)
     found = present(entry)

@@ -98,7 +98,16 @@ def cached(entry: ModelEntry) -> Path | None:
 
 
 def fetch_entry(entry: ModelEntry, *, offline: bool | None = None, progress: FetchProgress | None = None) -> Path:
-    """The files of a catalogue row, as :func:`resolve` gives them, from the cache or the row's sources."""
+    """The files of a catalogue row, as :func:`resolve` gives them, from the cache or the row's sources.
+
+    Args:
+        entry: Of the catalogue.
+        offline: Whether the network may be used; ``None`` asks the environment.
+        progress: Told the bytes.
+
+    Raises:
+        ModelError: No source has it, a checksum is wrong, or the disk is full.
+    """
     folder = _folder(entry)
     broken = broken_files(folder, entry.files)
     if not broken:

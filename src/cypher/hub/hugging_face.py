@@ -26,6 +26,12 @@ def fetch_hub(
 ) -> None:
     """Download ``files`` of a repository at its pinned commit into ``folder``; a broken transfer goes on.
 
+    Args:
+        source: Repository and commit.
+        files: Wanted of it, with what they must be.
+        folder: Gets them.
+        progress: Told the bytes.
+
     Raises:
         ModelError: The hub does not answer, refuses, or a file is not the expected one.
     """
