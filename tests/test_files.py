@@ -34,6 +34,16 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, interruption: 
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_said_with_its_remedy(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match=r"a.txt cannot be written: No space left on device; free some space"),
+        replacing(tmp_path / "a.txt"),
+        open("/dev/full", "wb", buffering=0) as stream,
+    ):
+        stream.write(b"x")
+
+
 def test_permissions_of_the_old_file_and_the_umask_hold(tmp_path: Path) -> None:
     private = tmp_path / "private.txt"
     private.write_text("old")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -56,7 +57,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, ValueError) and partial is not None:
             raise  # the writer's own error; only a path with a NUL fails before there is a partial file
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise DataError(f"{os.fspath(path)} cannot be written: {reason}") from error
+        is_full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+        raise DataError(
+            f"{os.fspath(path)} cannot be written: {reason}",
+            change="free some space on that disk, and run it again" if is_full else None,
+        ) from error
     finally:
         if partial is not None:
             with suppress(OSError):

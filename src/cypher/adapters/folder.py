@@ -51,6 +51,10 @@ def save_adapter(
 def load_adapter(folder: Path, model: Model) -> str:
     """Attach a saved adapter.
 
+    Args:
+        folder: As :func:`save_adapter` writes it.
+        model: Of the shape it was trained on.
+
     Returns:
         The name it is attached under.
 

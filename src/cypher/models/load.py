@@ -16,6 +16,7 @@ from cypher.config.section import refusal
 from cypher.errors import ConfigError, DataError, ModelError, first_line
 from cypher.files import read_json
 from cypher.hub.cache import writing
+from cypher.hub.download import FetchProgress
 from cypher.hub.fetch import resolve
 from cypher.hub.tokenizer import SpecialTokens, load_tokenizer, special_tokens
 from cypher.hub.weights import read_safetensors, write_safetensors
@@ -70,6 +71,9 @@ def _build_llama(config: dict[str, Any], names: set[str], dropout: Dropout) -> L
 
 _BERT = Architecture(name="bert", build=_build_bert, names=bert.NAME_MAP)
 _LLAMA = Architecture(name="llama", build=_build_llama, names=llama.NAME_MAP)
+READ_FORMATS = ("safetensors",)
+"""Of weights: GGUF files can be fetched, but no model is built from them."""
+
 # By the model_type of a checkpoint's config.json.
 ARCHITECTURES = {"bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT, "llama": _LLAMA}
 
@@ -98,22 +102,30 @@ class LoadedModel:
         return isinstance(self.model, Bert) and self.model.config.n_segments > 1
 
 
-def load_model(name: str, *, offline: bool | None = None, dropout: Dropout | None = None) -> LoadedModel:
+def load_model(
+    name: str,
+    *,
+    offline: bool | None = None,
+    dropout: Dropout | None = None,
+    progress: FetchProgress | None = None,
+) -> LoadedModel:
     """Load a pre-trained model.
 
     Args:
         name: As for :func:`cypher.hub.resolve`.
         offline: Whether the network may be used; ``None`` asks the environment.
         dropout: For training; ``None`` is none.
+        progress: Told the bytes, if the model has to be fetched.
 
     Raises:
-        ModelError: It cannot be found, is of no family known here, or tensors are missing or of other shapes.
+        ModelError: It cannot be found, is a GGUF file or of no family known here, or tensors are missing or of other
+            shapes.
 
     Example:
         >>> load_model("minilm").model.width  # doctest: +SKIP
         384
     """
-    folder = resolve(name, offline=offline)
+    folder = resolve(name, formats=READ_FORMATS, offline=offline, progress=progress)
     config = read_config(folder)
     family = config.get("model_type")
     if family not in ARCHITECTURES:

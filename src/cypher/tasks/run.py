@@ -16,11 +16,14 @@ from filelock import FileLock, Timeout
 from cypher.adapters.adapter import freeze_all_but
 from cypher.adapters.methods import adapter_of
 from cypher.config import Recipe, supports
+from cypher.data.fetch import locate
 from cypher.errors import ConfigError, DataError
 from cypher.files import read_json, write_text
 from cypher.hub.cache import writing
+from cypher.hub.download import FetchProgress
+from cypher.hub.fetch import resolve
 from cypher.layers.precision import fastest_precision
-from cypher.models.load import Dropout, LoadedModel, load_model
+from cypher.models.load import READ_FORMATS, Dropout, LoadedModel, load_model
 from cypher.tasks.registry import kind_of
 from cypher.tasks.task_folder import TrainedTask, save_task
 from cypher.train.checkpoint import newest_checkpoint, start_from
@@ -46,6 +49,24 @@ class Run:
     folder: Path
     result: TrainResult
     skipped: int = 0
+
+
+def fetch_parts(recipe: Recipe, *, progress: FetchProgress | None = None) -> None:
+    """Fetch what a recipe names and this machine does not have; ``run_recipe`` does it too, and says nothing.
+
+    Args:
+        recipe: Its model and data sets are wanted.
+        progress: Told what is being fetched, bytes so far and bytes in all.
+
+    Raises:
+        DataError: A data set cannot be had, or may not be trained on.
+        ModelError: The model cannot be had.
+    """
+    for name in recipe.data.train:
+        locate(name, training=True, progress=progress)
+    for name in recipe.data.development:
+        locate(name, progress=progress)
+    resolve(recipe.model.name, formats=READ_FORMATS, progress=progress)
 
 
 def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = None) -> Run:

@@ -50,6 +50,10 @@ def trained_tensors(model: HeadedModel) -> dict[str, Tensor]:
 def load_trained(model: HeadedModel, path: Path) -> None:
     """Copy trained parameters back from a file.
 
+    Args:
+        model: With the same adapter and head; its trained parameters are overwritten.
+        path: Written by a run, such as ``best.safetensors``.
+
     Raises:
         ModelError: The file is of another model or adapter.
     """

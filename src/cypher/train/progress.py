@@ -13,13 +13,30 @@ class RunWatcher(Protocol):
     """Someone who watches a run (the command line's bar, a notebook)."""
 
     def started(self, *, total_steps: int, first_step: int) -> None:
-        """Called once, before the first step."""
+        """Called once, before the first step.
+
+        Args:
+            total_steps: Of the whole run.
+            first_step: Steps done in earlier sittings; 0 in a new run.
+        """
 
     def stepped(self, *, step: int, loss: float, tokens_per_second: float) -> None:
-        """Called after each step; ``step`` counts from 1."""
+        """Called after each step; ``step`` counts from 1.
+
+        Args:
+            step: Steps done.
+            loss: Of this step.
+            tokens_per_second: Without padding.
+        """
 
     def evaluated(self, *, step: int, scores: dict[str, float], best: bool) -> None:
-        """Called after each look at the development rows."""
+        """Called after each look at the development rows.
+
+        Args:
+            step: Steps done.
+            scores: By metric.
+            best: Whether these weights are the best so far.
+        """
 
 
 class Silence:
