@@ -110,13 +110,16 @@ class Model(nn.Module, ABC):
     def prepare_training(self, dtype: torch.dtype) -> None:
         """Run hidden states and matrix products in ``dtype`` from now on.
 
-        Frozen weights are stored in it; trained ones stay fp32 and are cast where they are used, so that small
-        updates are not rounded away.
+        Frozen weights are stored in it, those of linear layers also in the layout of the processor's kernels; trained
+        ones stay fp32 and are cast where they are used, so that small updates are not rounded away.
         """
         self.compute_dtype = dtype
         for parameter in self.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.freeze()
 
     @property
     def embedding_sites(self) -> tuple[EmbeddingSite, ...]:
