@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cypher.cli.console import INTERRUPTED, JsonOption, note, print_json, print_table
+from cypher.cli.console import INTERRUPTED, JsonOption, note, print_json, print_table, progress_bars
 from cypher.errors import ConfigError, CypherError
 
 app = typer.Typer(help="Train what a recipe describes.")
@@ -46,10 +46,12 @@ def train(
     folder = runs / resolved.name
     import torch
 
-    from cypher.tasks.run import run_recipe
+    from cypher.tasks.run import fetch_parts, run_recipe
 
     if threads is not None:
         torch.set_num_threads(threads)
+    with progress_bars(of_bytes=True) as fetching:
+        fetch_parts(resolved, progress=fetching)
     watcher = _watcher()
     try:
         with watcher:
