@@ -15,7 +15,8 @@ from cypher.errors import DataError
 
 _TIME = r"(?:(\d{1,6}):)?(\d{2}):(\d{2})[.,](\d{3})"
 _TIMING = re.compile(rf"^\s*{_TIME}\s+-->\s+{_TIME}")
-_SPEAKER = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
+# No part can take what the next one begins with, so that an unclosed tag is passed over once.
+_SPEAKER = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^\s<>][^<>]*)>")
 _TAG = re.compile(r"</?[^<>]{0,200}>")
 _INLINE_TIME = re.compile(rf"<{_TIME}>")
 _BLANK_LINES = re.compile(r"\n\s*\n")

@@ -32,7 +32,7 @@ OnProblem: TypeAlias = Callable[[DataError], None]
 """Called with the error of each file that cannot be indexed, as it is met."""
 
 COMMIT_PASSAGES = 256
-"""Passages of one commit: some seconds of embedding, which is what an interruption can lose."""
+"""Passages of one commit, or more where one document has more: what an interruption can lose."""
 
 # Every commit is a file more for queries to open, and a version that lists all of them.
 COMMITS_BETWEEN_OPTIMISATIONS = 64
