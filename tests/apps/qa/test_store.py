@@ -143,7 +143,9 @@ def test_a_writer_never_writes_into_a_store_that_another_one_rebuilt(
     assert not store.is_current()
     write_files(tmp_path / "more", 2)
     for write in (lambda: index_paths(store, tmp_path / "more", embedder), lambda: store.remove(tmp_path)):
-        with pytest.raises(WrongStoreError, match=r"was rebuilt by another process with .*; run the same command again"):
+        with pytest.raises(
+            WrongStoreError, match=r"was rebuilt by another process with .*; run the same command again"
+        ):
             write()
     assert rebuilt.stats().passages == 0
 
