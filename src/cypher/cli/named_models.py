@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from cypher.errors import ConfigError, ModelError
@@ -12,23 +12,27 @@ from cypher.errors import ConfigError, ModelError
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?")
 
 
-def check_model(name: str) -> None:
+def check_model(name: str, *, formats: Collection[str] = ("safetensors",)) -> None:
     """Refuse a name that is neither in the catalogue, nor on this machine, nor one the hub could have.
 
-    A model in a format that nothing here reads is refused, too, before it is fetched.
+    A model in a format that the command cannot use is refused, too, before it is fetched.
 
     Args:
         name: As for :func:`cypher.hub.resolve`.
+        formats: What the command can do something with.
 
     Raises:
-        ConfigError: A GGUF model of the catalogue.
+        ConfigError: A model of the catalogue in another format.
         ModelError: With the exit code of a wrong call.
     """
     from cypher.hub import models, resolve
 
-    if name in models() and models()[name].format == "gguf":
-        raise ConfigError(f"{name} is a GGUF file", needed="a safetensors model", change="name another model")
-    if name in models() or _HUB_NAME.fullmatch(name):
+    if name in models():
+        if models()[name].format not in formats:
+            needed = f"a model in {' or '.join(formats)}"
+            raise ConfigError(f"{name} is a {models()[name].format} file", needed=needed, change="name another model")
+        return
+    if _HUB_NAME.fullmatch(name):
         return
     with _as_a_wrong_call():
         resolve(name, offline=True)

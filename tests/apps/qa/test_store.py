@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -284,17 +284,6 @@ def test_disk_use_stays_bounded(tmp_path: Path, embedder: Embedder, monkeypatch:
         index_paths(store, tmp_path / "files", embedder)
         sizes.append(store.stats().bytes)
     assert sizes[-1] < 1.5 * sizes[1]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(options, check=False, capture_output=True).returncode != 0:
-        pytest.skip("a small disk can only be mounted by root with permission to mount")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_full_disk_keeps_what_was_there(small_disk: Path, tmp_path: Path, embedder: Embedder) -> None:
