@@ -60,7 +60,7 @@ def answers_come_back() -> None:
 
 
 def snippets_run() -> None:
-    """Each ``python`` block as a program of its own, each line of a ``sh`` block as a command; there are some of both."""
+    """Each ``python`` block as a program of its own, each line of a ``sh`` block as a command; there must be both."""
     kinds = set()
     for page in [Path("README.md"), *sorted(Path("docs").glob("*.md"))]:
         text = page.read_text(encoding="utf-8")

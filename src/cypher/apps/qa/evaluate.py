@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from cypher.apps.qa.index import index_documents, whole_document
+from cypher.apps.qa.index import Progress, index_documents, whole_document
 from cypher.apps.qa.metrics import first_rank, mean_reciprocal_rank, recall_at
 from cypher.apps.qa.question_answering import QuestionAnswering
 from cypher.apps.qa.reader import ReadablePassage, Reader, ReadResult
@@ -26,9 +26,6 @@ from cypher.tasks.extract_span import SpanRow
 from cypher.tasks.span_rows import span_rows
 
 Mode: TypeAlias = Literal["closed", "open"]
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and its total."""
 
 # Questions measured together: enough to fill batches of one length, few enough for a lively progress bar.
 QUESTIONS_AT_ONCE = 64

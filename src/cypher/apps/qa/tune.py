@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from cypher.apps.qa.evaluate import Progress, earned, index_paragraphs, open_store, percent, sample
+from cypher.apps.qa.evaluate import earned, index_paragraphs, open_store, percent, sample
+from cypher.apps.qa.index import Progress
 from cypher.apps.qa.question_answering import QuestionAnswering, model_under
 from cypher.apps.qa.reader import Reader
 from cypher.apps.qa.retrieve import Retriever
