@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,25 @@ def test_changes_make_another_run(recipe: Path, tmp_path: Path, capsys: pytest.C
     # The same name with other values is another run in the way.
     assert run(["train", str(recipe), "--runs", str(tmp_path), "--set", "name=quick"]) == 2
     assert "holds a run of another recipe" in printed(capsys)[1][-1]
+
+
+def test_a_model_that_is_fetched_first_has_a_bar(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: set[str] = set()
+
+    @contextmanager
+    def bars(*, of_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
+        yield lambda what, done, total: told.add(what)
+
+    def resolve(name: str, *, offline: bool | None = None, progress: Callable[..., None] | None = None) -> Path:
+        if progress is not None:
+            progress("fetching", 1, 2)
+        return Path(name)
+
+    monkeypatch.setattr("cypher.hub.resolve", resolve)
+    monkeypatch.setattr(command, "progress_bars", bars)
+    arguments = ["train", str(recipe), "--runs", str(tmp_path), "--set", "train.epochs=1", "--set", "data.limit=4"]
+    assert run(arguments) == 0
+    assert told == {"fetching"}
 
 
 def test_the_bar_shows_evaluations_above_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cypher.cli.console import INTERRUPTED, JsonOption, note, print_json, print_table
+from cypher.cli.console import INTERRUPTED, JsonOption, note, print_json, print_table, progress_bars
 from cypher.cli.named_models import check_model
 from cypher.errors import ConfigError, CypherError
 
@@ -42,6 +42,7 @@ def train(
     resolved = Recipe.load(recipe, overrides=changes or ())
     folder = runs / resolved.name
     check_model(resolved.model.name)
+    _fetch(resolved.model.name)
     import torch
 
     from cypher.tasks.run import run_recipe
@@ -127,6 +128,15 @@ class _Bar(_Watcher):
     def evaluated(self, *, step: int, scores: dict[str, float], best: bool) -> None:
         shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
         note(f"step {step}: {shown}{' (best so far)' if best else ''}")
+
+
+def _fetch(model: str) -> None:
+    """On a terminal, fetch a model that is not on this machine with a bar; loading it would do so without."""
+    from cypher.hub import resolve
+
+    with progress_bars(of_bytes=True) as progress:
+        if progress is not None:
+            resolve(model, progress=progress)
 
 
 def _watcher() -> _Watcher:

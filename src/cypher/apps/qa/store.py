@@ -257,17 +257,9 @@ class PassageStore:
         places = {real_path(path), shown(os.path.abspath(path))}
         return sorted({source for place in places for source in sources_below(known, place)})
 
-    def remove(self, path: str | os.PathLike[str], *, on_wait: OnWait | None = None) -> int:
-        """Take a file, or all files below a folder, out of the store; returns how many documents left.
-
-        Args:
-            path: Neither the file nor the folder need exist.
-            on_wait: Told once if another process is writing.
-
-        Raises:
-            StoreError: Another process is writing for too long, or the store is damaged.
-        """
-        with self.writing(on_wait=on_wait):
+    def remove(self, path: str | os.PathLike[str]) -> int:
+        """Take a file, or all files below a folder, out of the store; returns how many documents left."""
+        with self.writing():
             gone = self.documents_below(path)
             self.remove_sources(gone)
             if gone:
