@@ -11,7 +11,9 @@ from cypher.config.adapter_plugs import (
     PromptConfig,
     ReftConfig,
 )
+from cypher.config.choose import ChooseConfig
 from cypher.config.classify import ClassifyConfig
+from cypher.config.classify_span_pair import ClassifySpanPairConfig
 from cypher.config.data import DataConfig
 from cypher.config.extract_span import ExtractSpanConfig
 from cypher.config.model import ModelConfig
@@ -30,7 +32,7 @@ __all__ = [
     "AdapterActivation",
     "AdapterConfig",
     "BottleneckConfig",
-    "ClassifyConfig",
+    "ChooseConfig", "ClassifyConfig", "ClassifySpanPairConfig",
     "CompacterConfig",
     "DataConfig",
     "DoraConfig",
