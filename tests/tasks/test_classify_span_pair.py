@@ -106,11 +106,27 @@ def test_a_short_text_leaves_its_room_to_the_long_one() -> None:
     assert 22 <= len(found.sequence.token_ids) <= 24
 
 
-def test_spans_too_far_apart_and_spans_without_a_token_are_told() -> None:
-    far = "the bank " + "rain fell on " * 20 + "river"
-    given = row(far, "bank", "river")
-    with pytest.raises(DataError, match=r"there: the spans are 62 tokens from end to end.*raise task.max_length"):
-        find_spans(reader(), given.text, None, given.first, given.second, row=0, place="there")
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("max_length", [16, 24])
+def test_of_spans_far_apart_what_is_between_them_goes(swapped: bool, max_length: int) -> None:
+    far = "it was the bank of " + "rain fell on " * 20 + "a river by the mill"
+    bank, river = (11, 15), (far.index("river"), far.index("river") + 5)
+    read = reader(max_length=max_length)
+    first, second = (river, bank) if swapped else (bank, river)
+    found = find_spans(read, far, None, first, second, row=0, place="here")
+    ids = found.sequence.token_ids
+    assert max_length - 2 <= len(ids) <= max_length
+    seen = [words_at(read, ids, found.first), words_at(read, ids, found.second)]
+    assert seen == (["river", "bank"] if swapped else ["bank", "river"])
+    assert words_at(read, ids, (0, len(ids))).startswith("[CLS] it was the bank of rain")
+
+
+def test_a_span_longer_than_its_room_and_one_without_a_token_are_told() -> None:
+    long = "the bank " + "rain fell on " * 20 + "river"
+    for pair, room in ((None, 11), ("it", 20)):
+        second = (4, 8) if pair is None else (0, 2)
+        with pytest.raises(DataError, match=rf"there: a span is longer than the {room} tokens.*raise task.max_length"):
+            find_spans(reader(), long, pair, (9, 200), second, row=0, place="there")
     with pytest.raises(DataError, match="there: characters 3 to 4 hold no token"):
         find_spans(reader(), "the bank", None, (3, 4), (4, 8), row=0, place="there")
 
