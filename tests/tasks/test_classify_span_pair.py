@@ -19,6 +19,7 @@ from cypher.errors import DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.models.bert import Bert, BertConfig
 from cypher.models.llama import Llama, LlamaConfig
+from cypher.models.load import load_model
 from cypher.models.model import Encoded, Model
 from cypher.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from cypher.tasks.classify_span_pair import ClassifySpanPair, SpanPairHead, SpanPairRow, answer
@@ -30,6 +31,7 @@ from cypher.tasks.task_kind import Source
 from cypher.tasks.text_sequence import TextReader
 from cypher.train.task import HeadedModel
 
+BORDERS = ("start", "end")
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"the river bank of a mill was built by it rain fell on cold".split()]
 SIZES = {"vocabulary_size": len(WORDS), "width": 16, "n_heads": 2, "inner_width": 24}
 MODELS: dict[str, Callable[[], Model]] = {
@@ -266,3 +268,26 @@ def test_a_recipe_learns_whether_two_spans_are_one_word(tmp_path: Path, tiny_ber
     with torch.inference_mode():
         scores = trained.task.score(rows, trained.task.predict(trained.model, rows))
     assert scores["accuracy"] == pytest.approx(run.result.scores["accuracy"], abs=2)
+
+
+@pytest.mark.real_data
+def test_every_pair_of_wic_is_found_in_its_tokens(data_folder: Path, tiny_bert: Path) -> None:
+    """Word in Context as it is published: 638 pairs of sentences, with the word where its characters say."""
+    columns = {"text": "sentence1", "pair": "sentence2", "label": "label"}
+    columns |= {f"{name}_{border}": f"{border}{n}" for n, name in ((1, "first"), (2, "second")) for border in BORDERS}
+    source = Source(path=data_folder / "superglue_full/WiC/val.jsonl.gz", columns=columns, with_targets=True)
+    records = list(ROWS.records(ClassifySpanPairConfig(labels=("false", "true")), source))
+    assert len(records) == 638
+    loaded = load_model(str(tiny_bert))
+    read = TextReader(
+        tokenizer=loaded.tokenizer, special=loaded.special, segments=True, with_source=False, max_length=96
+    )
+    for record in records:
+        given: SpanPairRow = record.row
+        found = find_spans(read, given.text, given.pair, given.first, given.second, row=0, place=given.place)
+        for text, characters, tokens in (
+            (given.text, given.first, found.first),
+            (given.pair or "", given.second, found.second),
+        ):
+            shown = loaded.tokenizer.decode(list(found.sequence.token_ids[slice(*tokens)]))
+            assert shown.replace(" ", "") == text[slice(*characters)].lower().replace(" ", ""), given.place
