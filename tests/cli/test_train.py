@@ -70,7 +70,7 @@ def test_an_interrupted_run_is_resumed_and_ends_as_if_it_had_not_been(
     total = whole["steps"]
     assert (whole["folder"], set(whole)) == (
         str(tmp_path / "whole" / "mills"),
-        {"folder", "steps", "seconds", "scores"},
+        {"folder", "steps", "seconds", "scores", "skipped_rows"},
     )
     assert err == []  # progress is for a terminal; metrics.jsonl has it all
     assert (tmp_path / "whole" / "mills" / "reader" / "head_config.json").is_file()

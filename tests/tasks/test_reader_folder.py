@@ -65,9 +65,9 @@ def test_what_is_saved_comes_back(tiny_bert: Path, tmp_path: Path, adapter: Lora
 @pytest.mark.parametrize(
     ("file", "values", "said"),
     [
-        ("head_config.json", {"config": {}}, "head_config.json is no reader's (no 'calibration')"),
+        ("head_config.json", {"config": {}}, "head_config.json is no trained task's (no 'calibration')"),
         ("head_config.json", {"config": {"max_length": 0}, "calibration": {}}, "its config: max_length = 0"),
-        ("head_config.json", {"config": [], "calibration": {}}, "head_config.json is no reader's (its config"),
+        ("head_config.json", {"config": [], "calibration": {}}, "head_config.json is no trained task's (its config"),
         ("head_config.json", {"config": {}, "calibration": {"slope": 1.0}}, "'slope'"),
         ("adapter_config.json", {}, "adapter_config.json is no adapter's (no 'model_name')"),
         ("adapter_config.json", {"config": {"method": "lora"}}, "adapter_config.json is no adapter's (no 'name')"),

@@ -17,7 +17,6 @@ from cypher.adapters.adapter import freeze_all_but
 from cypher.adapters.methods import adapter_of
 from cypher.config import Recipe, supports
 from cypher.data.fetch import locate
-from cypher.data.readers import SquadParagraph, read_squad
 from cypher.errors import ConfigError, DataError
 from cypher.files import read_json, write_text
 from cypher.hub.cache import writing
@@ -25,16 +24,12 @@ from cypher.hub.download import FetchProgress
 from cypher.hub.fetch import resolve
 from cypher.layers.precision import fastest_precision
 from cypher.models.load import READ_FORMATS, Dropout, LoadedModel, load_model
-from cypher.tasks.calibration import Calibration
-from cypher.tasks.extract_span import ExtractSpan, SpanRow
-from cypher.tasks.reader_folder import SpanReader, save_reader
-from cypher.tasks.similar_words import SimilarWords
-from cypher.tasks.span_rows import held_out, span_rows
-from cypher.tasks.unanswerable import MISLEADING, unanswerable_rows
+from cypher.tasks.registry import kind_of
+from cypher.tasks.task_folder import TrainedTask, save_task
 from cypher.train.checkpoint import newest_checkpoint, start_from
 from cypher.train.loop import TrainResult, train
 from cypher.train.progress import RunWatcher, read_metrics
-from cypher.train.task import HeadedModel
+from cypher.train.task import HeadedModel, Task
 
 # The name under which a recipe's adapter is attached while it is trained.
 ADAPTER = "trained"
@@ -46,12 +41,14 @@ class Run:
 
     Args:
         folder: ``runs/NAME``, with ``recipe.toml``, ``metrics.jsonl``, ``environment.json``, ``curves.png`` and
-            ``reader/``.
+            ``task/``, or ``reader/`` of span extraction.
         result: Scores of the best checkpoint, steps and seconds.
+        skipped: Rows that were left out because they could not be read.
     """
 
     folder: Path
     result: TrainResult
+    skipped: int = 0
 
 
 def fetch_parts(recipe: Recipe, *, progress: FetchProgress | None = None) -> None:
@@ -101,12 +98,14 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = No
 
 
 def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher | None) -> Run:
+    kind = kind_of(recipe.task.kind)
+    prepared = kind.rows.prepare(recipe, loaded)
     torch.manual_seed(recipe.train.seed)
-    model, task = build(recipe, loaded)
-    # Before the rows are read, so that a wrong folder costs no time; a resumed run has weights of its own.
+    model, task = build(recipe, loaded, prepared.config)
+    # Before the rows are made, so that a wrong folder costs no time; a resumed run has weights of its own.
     if recipe.train.start_from is not None and newest_checkpoint(folder / "checkpoints") is None:
         _start_from(Path(recipe.train.start_from), recipe, model)
-    rows, development = rows_of(recipe, loaded)
+    rows, development = prepared.rows()
     precision = _precision(recipe, folder)
     write_text(folder / "environment.json", json.dumps(_environment(precision), indent=1))
     result = train(
@@ -127,51 +126,30 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher
         metrics=[task.metric],
         title=recipe.name,
     )
-    save_reader(
-        folder / "reader",
-        SpanReader(model=model, task=task, calibration=Calibration(**result.calibration), loaded=loaded),
+    save_task(
+        folder / kind.folder,
+        TrainedTask(
+            model=model,
+            task=task,
+            config=prepared.config,
+            calibration=result.calibration,
+            loaded=loaded,
+            columns=recipe.data.columns,
+        ),
         adapter_name=ADAPTER,
         adapter=recipe.adapter,
         model_name=recipe.model.name,
     )
-    return Run(folder=folder, result=result)
+    return Run(folder=folder, result=result, skipped=prepared.skipped)
 
 
-def build(recipe: Recipe, loaded: LoadedModel) -> tuple[HeadedModel, ExtractSpan]:
-    """The model with adapter and head, ready to be trained, and the task."""
-    task = ExtractSpan(
-        recipe.task, tokenizer=loaded.tokenizer, special=loaded.special, segments=loaded.uses_segment_ids
-    )
+def build(recipe: Recipe, loaded: LoadedModel, config: Any) -> tuple[HeadedModel, Task[Any, Any, Any]]:
+    """The model with adapter and head, ready to be trained, and the task that ``config`` describes."""
+    task = kind_of(recipe.task.kind).build(config, loaded)
     if recipe.adapter is not None:
         adapter_of(recipe.adapter, tokenizer=loaded.tokenizer).attach(loaded.model, ADAPTER)
         freeze_all_but(loaded.model, ADAPTER)
     return HeadedModel(loaded.model, task.head(loaded.model)), task
-
-
-def rows_of(recipe: Recipe, loaded: LoadedModel) -> tuple[list[SpanRow], list[SpanRow]]:
-    """Training and development rows; unanswerable pairs never cross from one to the other."""
-    train_part: list[SquadParagraph] = []
-    development_part: list[SquadParagraph] = []
-    for name in recipe.data.train:
-        kept, held = held_out(read_squad(locate(name, training=True)), fraction=recipe.data.development_fraction)
-        train_part += kept
-        development_part += held
-    rows = span_rows(train_part)[: recipe.data.limit]
-    limit = None if recipe.data.limit is None else int(recipe.data.limit * recipe.data.unanswerable)
-    development = span_rows(development_part)
-    if recipe.data.unanswerable:
-        similar_words = SimilarWords(loaded.model.token_vectors(), loaded.tokenizer)
-        rows += unanswerable_rows(
-            train_part,
-            per_question=recipe.data.unanswerable,
-            seed=recipe.train.seed,
-            similar_words=similar_words,
-        )[:limit]
-        # One a question: the threshold must not lean towards answering because most questions have an answer.
-        development += unanswerable_rows(
-            development_part, per_question=1.0, seed=0, similar_words=similar_words, weights=MISLEADING
-        )
-    return rows, development
 
 
 def _start_from(run: Path, recipe: Recipe, model: HeadedModel) -> None:
