@@ -33,7 +33,7 @@ def test_a_validation_file_alone_is_divided_in_three_for_boolq_only(tmp_path: Pa
 
 
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="CB: there is no folder .*CB.* name the folder that has it with --data"):
+    with pytest.raises(DataError, match=r"CB: there is no folder .*CB.* name the folder that has it with --data"):
         task_parts([tmp_path], TASKS["cb"])
     write_lines(tmp_path / "CB" / "train.jsonl", [line("cb", idx) for idx in range(9)])
     with pytest.raises(DataError, match=r"CB has no val\.jsonl \(there is train\.jsonl\)"):

@@ -19,7 +19,8 @@ def accuracy(labels: Sequence[Any], predictions: Sequence[Any]) -> float:
         >>> accuracy([True, False], [True, True])
         0.5
     """
-    return sum(label == found for label, found in zip(labels, predictions, strict=True)) / len(labels)
+    right = sum(bool(label == found) for label, found in zip(labels, predictions, strict=True))
+    return right / len(labels)
 
 
 def f1(labels: Sequence[Any], predictions: Sequence[Any], *, of: Any) -> float:

@@ -180,13 +180,13 @@ def entailment_parser(
 
 def parse_copa(line: Fields) -> CopaRow:
     """A line of COPA."""
-    question = line.get("question", str)
-    if question != "cause" and question != "effect":
-        raise DataError(f"{line.place}: question = {question!r}", needed="cause or effect")
+    asked = line.get("question", str)
+    if asked not in ("cause", "effect"):
+        raise DataError(f"{line.place}: question = {asked!r}", needed="cause or effect")
     return CopaRow(
         idx=line.get("idx", int),
         premise=line.text("premise"),
-        question=question,
+        question="cause" if asked == "cause" else "effect",
         choices=(line.text("choice1"), line.text("choice2")),
         label=line.label((0, 1)),
     )

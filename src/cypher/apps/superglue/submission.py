@@ -1,7 +1,7 @@
 """A submission to the leaderboard: the lines of every task to the letter, and the zip of ten files.
 
 - The ``idx`` is the file's own; ReCoRD's is its query's, a number.
-- BoolQ and WiC write ``"true"`` and ``"false"``, WSC ``"True"`` and ``"False"``, all as texts; COPA the numbers 0 and 1.
+- BoolQ and WiC write the texts ``"true"`` and ``"false"``, WSC ``"True"`` and ``"False"``; COPA the numbers 0 and 1.
 - MultiRC is nested as its file is; CB, RTE, AX-b and AX-g write their labels.
 - Ten files named after the tasks lie at the top level of the archive.
 """
