@@ -77,7 +77,9 @@ def test_multirc_counts_answers_over_all_and_questions_as_a_whole(seed: int) -> 
     flat_found = [label for questions in found for labels in questions for label in labels]
     assert got["f1a"] == pytest.approx(f1_score(flat_gold, flat_found, zero_division=0))
     assert got["accuracy"] == pytest.approx(accuracy_score(flat_gold, flat_found))
-    whole = [labels == judged for labels, judged in zip(sum(golds, []), sum(found, []), strict=True)]
+    asked = [labels for questions in golds for labels in questions]
+    judged = [labels for questions in found for labels in questions]
+    whole = [gold == given for gold, given in zip(asked, judged, strict=True)]
     assert got["em"] == pytest.approx(sum(whole) / len(whole))
     assert task_score(TASKS["multirc"], got) == pytest.approx((got["f1a"] + got["em"]) / 2)
 
