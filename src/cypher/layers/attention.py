@@ -15,6 +15,7 @@ from cypher.layers.kernels import PackedLinear, pack_linear
 from cypher.layers.linear import Linear
 from cypher.layers.precision import fastest_precision
 from cypher.layers.rotary import RotaryTable
+from cypher.layers.row_attention import LONGEST, SHORTEST, row_attention
 from cypher.layers.sites import KeyValueSite
 from cypher.layers.state import LayerState
 
@@ -36,6 +37,8 @@ class BlockContext:
         written: Tokens in the state before this step.
         capacity: Tokens the state has room for.
         scores: Whether blocks also return how much attention each token received.
+        lengths: Real tokens of each row, where each attends to all of its row and padding is behind them; ``None``
+            where that is not so.
     """
 
     attention_mask: Tensor
@@ -46,6 +49,7 @@ class BlockContext:
     written: int = 0
     capacity: int = 0
     scores: bool = False
+    lengths: tuple[int, ...] | None = None
 
 
 def key_mask(attention_mask: Tensor) -> Tensor | None:
@@ -184,6 +188,9 @@ class FullAttention(nn.Module):
             return F.dropout(probabilities, dropout).to(value.dtype) @ value, scores
         if self.training:
             return _differentiable_attention(query, key, value, mask, dropout), None
+        # What is plugged in may have put keys in front or changed the mask; the fused kernel takes any.
+        if context.lengths is not None and mask is context.mask and _suits_rows(query, key):
+            return row_attention(query, key, value, context.lengths), None
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout), None
 
     def pack(self, precision: InferencePrecision) -> None:
@@ -211,6 +218,16 @@ class FullAttention(nn.Module):
         """``(batch, seq, heads · head_width) -> (batch, heads, seq, head_width)``."""
         batch, seq, _ = values.shape
         return values.view(batch, seq, -1, self.head_width).transpose(1, 2)
+
+
+def _suits_rows(query: Tensor, key: Tensor) -> bool:
+    return (
+        query.dtype == torch.bfloat16
+        and query.device.type == "cpu"
+        and SHORTEST <= query.shape[2] <= LONGEST
+        and key.shape == query.shape
+        and not torch.is_grad_enabled()
+    )
 
 
 def _differentiable_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:

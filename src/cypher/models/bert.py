@@ -20,6 +20,7 @@ from cypher.layers.block import Block
 from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import ACTIVATIONS, Activation, FeedForward
 from cypher.layers.linear import Linear
+from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
 from cypher.models.model import Encoded, Entered, Head, Model
@@ -266,7 +267,8 @@ class Bert(Model):
         if seq > self.config.max_positions:
             raise ModelError(f"{seq} tokens in a row", needed=f"at most {self.config.max_positions} for this model")
         hidden, mask = self.embedding_output(self.embeddings(inputs), inputs.attention_mask)
-        return Entered(hidden, BlockContext(attention_mask=mask, mask=key_mask(mask), scores=scores))
+        context = BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
+        return Entered(hidden, context)
 
     def language_head(self) -> Head:
         """The head of masked language modelling, tied to the token embedding.

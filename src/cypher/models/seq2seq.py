@@ -22,6 +22,7 @@ from cypher.layers.cross_attention import CrossAttention
 from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import Activation, FeedForward
 from cypher.layers.positions import LearnedPositions, SinusoidalPositions
+from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
 from cypher.models.model import Encoded, Entered, Head, Model
@@ -264,7 +265,8 @@ class Seq2Seq(Model):
             table = self.token if self.source_token is None else self.source_token
             hidden = self._embedded(segment, table(inputs.source.token_ids), inputs.source.positions, written=0)
             mask = inputs.source.attention_mask
-            return Entered(hidden, BlockContext(attention_mask=mask, mask=key_mask(mask), scores=scores))
+            context = BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
+            return Entered(hidden, context)
         source, source_mask = before, None if inputs.source is None else inputs.source.attention_mask
         written = 0 if state is None else state.length
         if state is not None:

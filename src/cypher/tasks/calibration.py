@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,27 +36,48 @@ class Calibration:
 
 
 def fit_calibration(scores: Sequence[float], f1: Sequence[float], *, answerable: Sequence[bool]) -> Calibration:
-    """Fit scale and bias by logistic regression, and choose the threshold with the best F1 over all rows.
+    """Fit scale and bias by logistic regression, and choose the threshold.
+
+    Many thresholds earn about the same F1 over all rows, and which of them is best by a hair is chance. Of those within
+    one standard error of the best (the rule of Breiman et al. 1984, section 3.4.3) the one nearest to 0 is taken, where
+    the model itself finds the span as likely as "no answer".
 
     Args:
         scores: Of the best span of each row.
         f1: What that span would earn, in [0, 1]; used as the regression's target.
         answerable: Whether the row has an answer; only an unanswerable row earns from "no answer".
-
-    Returns:
-        The calibration; the threshold is half-way between the two scores it divides.
     """
     finite = [(score, gain) for score, gain in zip(scores, f1, strict=True) if math.isfinite(score)]
     scale, bias = _fit_logistic([score for score, _ in finite], [gain for _, gain in finite])
-    order = sorted(range(len(scores)), key=lambda row: scores[row])
-    earned = best = sum(gain for gain, has in zip(f1, answerable, strict=True) if has)
-    threshold = scores[order[0]] - 1.0 if order and math.isfinite(scores[order[0]]) else -math.inf
-    for rank, row in enumerate(order):
-        earned += -f1[row] if answerable[row] else 1.0
-        upper = scores[order[rank + 1]] if rank + 1 < len(order) else scores[row] + 2.0
-        if earned > best and upper > scores[row]:
-            best, threshold = earned, (scores[row] + upper) / 2 if math.isfinite(scores[row]) else upper - 1.0
-    return Calibration(scale=scale, bias=bias, threshold=threshold if math.isfinite(threshold) else -1e9)
+    return Calibration(scale=scale, bias=bias, threshold=_choose_threshold(scores, f1, answerable))
+
+
+def _choose_threshold(scores: Sequence[float], f1: Sequence[float], answerable: Sequence[bool]) -> float:
+    finite = sorted({score for score in scores if math.isfinite(score)})
+    if not finite:
+        return 0.0
+    between = [(low + high) / 2 for low, high in pairwise(finite)]
+    candidates = sorted((0.0, finite[0] - 1.0, *between, finite[-1] + 1.0), key=abs)
+    earned = _earned(candidates, scores, f1, answerable)
+    best, error = max(earned)
+    return next(candidate for candidate, (mean, _) in zip(candidates, earned, strict=True) if mean >= best - error)
+
+
+def _earned(
+    thresholds: Sequence[float], scores: Sequence[float], f1: Sequence[float], answerable: Sequence[bool]
+) -> list[tuple[float, float]]:
+    """F1 over all rows under each threshold, and its standard error."""
+    score, has = np.asarray(scores), np.asarray(answerable)
+    forced = np.where(has, np.asarray(f1), 0.0)
+    order = np.argsort(score, kind="stable")
+    # Of the rows in rising order of score, those before a place are not answered.
+    refused = np.concatenate([[0.0], np.cumsum(~has[order])])
+    answered = np.concatenate([np.cumsum(forced[order][::-1])[::-1], [0.0]])
+    squares = np.concatenate([np.cumsum((forced**2)[order][::-1])[::-1], [0.0]])
+    place = np.searchsorted(score[order], thresholds, side="left")
+    mean = (refused[place] + answered[place]) / len(score)
+    variance = (refused[place] + squares[place]) / len(score) - mean**2
+    return list(zip(mean.tolist(), np.sqrt(variance.clip(min=0) / len(score)).tolist(), strict=True))
 
 
 def _fit_logistic(scores: Sequence[float], targets: Sequence[float], steps: int = 50) -> tuple[float, float]:
