@@ -78,12 +78,14 @@ class Model(nn.Module, ABC):
         embedding_output: Where hidden states leave the embedding; a decoder's, where there are two.
         width: Of the hidden states.
         remembers: Segments whose blocks keep a state while text is generated.
+        takes_groups: Whether texts that share their beginning can be one row; see :class:`cypher.data.batch.Inputs`.
     """
 
     segments: nn.ModuleDict
     embedding_output: EmbeddingSite
     width: int
     remembers: tuple[str, ...] = ()
+    takes_groups: bool = False
     compute_dtype: torch.dtype = torch.float32
 
     def prepare_training(self, dtype: torch.dtype) -> None:
@@ -151,6 +153,7 @@ class Model(nn.Module, ABC):
             state: Of a generation; gains the tokens of ``inputs``.
             scores: Whether blocks also work out how much attention each token received.
         """
+        assert inputs.groups is None or self.takes_groups, "supports() refuses tasks that need groups of tokens"
         losses: dict[str, TokenSum] = {}
         hidden: Tensor | None = None
         context: BlockContext | None = None

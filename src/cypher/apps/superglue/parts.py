@@ -18,7 +18,8 @@ CHOOSING = 0.1
 """Share of the training rows that are held out to choose by."""
 SMALL = 1000
 CHOOSING_OF_SMALL = 0.2
-"""The same where there are fewer rows than :data:`SMALL`: a choice by a few dozen is a draw."""
+CHOOSING_OF_FEW = 0.25
+"""The same where there are fewer rows than :data:`SMALL`, or a few dozen: a choice by a handful is a draw."""
 DIVIDED = {"train": 0.7, "choose": 0.1, "report": 0.2}
 """Shares of a validation file that has to serve for all three."""
 FEW = 32
@@ -93,7 +94,8 @@ def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool =
         parts = Parts(train=read["train"], choose=read["dev32"], report=read["val"], origin=origin)
     elif "val" in read or "dev32" in read:
         report = "val" if "val" in read else "dev32"
-        share = CHOOSING if len(read["train"]) >= SMALL else CHOOSING_OF_SMALL
+        n_rows = len(read["train"])
+        share = CHOOSING if n_rows >= SMALL else CHOOSING_OF_SMALL if n_rows > 2 * FEW else CHOOSING_OF_FEW
         divided = divide(read["train"], {"train": 1 - share, "choose": share})
         origin = {
             "train": f"train, {1 - share:.0%} by hash",
