@@ -117,7 +117,8 @@ def test_no_threshold_is_better(seed: int, tiny_bert: Path) -> None:
     rows = [JudgeRow(passage="a", question="b", candidates=("c",) * len(one), right=one) for one in right]
     _, task = built(tiny_bert)
     scores = task.score(rows, found)
-    flat = [(logit, truth) for many, ones in zip(found, right, strict=True) for logit, truth in zip(many, ones, strict=True)]
+    pairs = zip(found, right, strict=True)
+    flat = [(logit, truth) for logits_, ones in pairs for logit, truth in zip(logits_, ones, strict=True)]
 
     def judged(threshold: float) -> float:
         called = [logit >= threshold for logit, _ in flat]

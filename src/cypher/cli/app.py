@@ -17,6 +17,7 @@ from cypher.cli import console
 GROUPS = {
     "qa": "Ask questions of your own documents.",
     "train": "Train what a recipe describes.",
+    "superglue": "Learn SuperGLUE's tasks, compare, and pack a submission.",
     "models": "List, fetch and export models; see what combines with what.",
     "data": "List and fetch data sets.",
     "doctor": "Show what this machine has: Python, torch, CPU, models, data.",

@@ -86,9 +86,7 @@ def _reported(scores: Mapping[str, Any]) -> str:
 def table_rows(runs: Sequence[Path]) -> list[TableRow]:
     """Ours first, then the published ones from the best to the simplest."""
     ours = [row for run in runs for row in run_rows(run)]
-    published = [
-        TableRow(name=row.name, score=row.score, metrics=row.metrics, source=row.source) for row in PUBLISHED
-    ]
+    published = [TableRow(name=row.name, score=row.score, metrics=row.metrics, source=row.source) for row in PUBLISHED]
     return [*ours, *published]
 
 
@@ -102,9 +100,7 @@ def cells(row: TableRow, keys: Sequence[str]) -> list[str]:
     figures = []
     for key in keys:
         metrics = row.metrics.get(key)
-        figures.append(
-            NOTHING if metrics is None else "/".join(f"{metrics[name]:.1f}" for name in TASKS[key].metrics)
-        )
+        figures.append(NOTHING if metrics is None else "/".join(f"{metrics[name]:.1f}" for name in TASKS[key].metrics))
     return [row.name, NOTHING if row.score is None else f"{row.score:.1f}", *figures, row.source]
 
 
