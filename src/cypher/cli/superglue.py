@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cypher.cli.console import JsonOption, note, print_json, print_table, progress_bars
+from cypher.cli.console import JsonOption, print_json, print_table
 from cypher.errors import CypherError
 
 app = typer.Typer(no_args_is_help=True, help="SuperGLUE: learn its tasks, compare, and pack a submission.")
