@@ -5,14 +5,16 @@ The rows that are reported on choose nothing: not the checkpoint, not a threshol
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cypher.apps.superglue.benchmark import BenchmarkTask, group_of, is_labelled, read_rows
+from cypher.apps.superglue.rows import MultiRcRow
 from cypher.data.splits import assign
-from cypher.errors import DataError
+from cypher.errors import ConfigError, DataError
 
 CHOOSING = 0.1
 """Share of the training rows that are held out to choose by."""
@@ -41,6 +43,21 @@ class Parts:
     choose: list[Any]
     report: list[Any]
     origin: dict[str, str] = field(default_factory=dict)
+
+
+def default_folders() -> list[Path]:
+    """The folders of published rows under ``CYPHER_DATA``.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    root = os.environ.get("CYPHER_DATA")
+    found = [Path(root) / name for name in ("superglue_full", "superglue_fewshot32")] if root else []
+    if not any(folder.is_dir() for folder in found):
+        raise ConfigError(
+            "no data was named", needed="a folder with BoolQ, CB, COPA, …", change="give it with --data DIR"
+        )
+    return [folder for folder in found if folder.is_dir()]
 
 
 def find_file(folders: Sequence[Path], task: BenchmarkTask, stem: str) -> Path | None:
@@ -107,8 +124,8 @@ def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool =
         raise _missing(folders, task, "val.jsonl")
     if few_shot:
         parts = Parts(
-            train=parts.train[:FEW],
-            choose=parts.choose[:FEW],
+            train=[_one_question(row) for row in parts.train[:FEW]],
+            choose=[_one_question(row) for row in parts.choose[:FEW]],
             report=parts.report,
             origin={**parts.origin, "few_shot": f"the first {FEW} rows to learn from and to choose by"},
         )
@@ -116,6 +133,11 @@ def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool =
         if not getattr(parts, name):
             raise DataError(f"{task.name}: no rows to {name} by", needed="more rows, or more texts that differ")
     return parts
+
+
+def _one_question(row: Any) -> Any:
+    """A passage of MultiRC with its first question alone: a row of a few-shot run is one question."""
+    return replace(row, questions=row.questions[:1]) if isinstance(row, MultiRcRow) else row
 
 
 def divide(rows: Sequence[Any], fractions: dict[str, float]) -> dict[str, list[Any]]:
