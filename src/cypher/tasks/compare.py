@@ -118,7 +118,7 @@ class Compare:
         self, config: CompareConfig, *, tokenizer: Tokenizer, special: SpecialTokens, segments: bool = True
     ) -> None:
         self.config = config
-        self.metric = config.metric
+        self.metric: str = config.metric
         self.tokenizer = tokenizer
         self.special = special
         self.segments = segments

@@ -32,8 +32,9 @@ from cypher.config.judge_candidates import JudgeCandidatesConfig
 from cypher.models.load import LoadedModel
 from cypher.tasks.compare import Compare, CompareRow
 from cypher.tasks.judge_candidates import JudgeCandidates, JudgeRow
+from cypher.train.task import Task
 
-Objective: TypeAlias = Compare | JudgeCandidates
+Objective: TypeAlias = Task[Any, Any, Any]
 ObjectiveRow: TypeAlias = CompareRow | JudgeRow
 
 # The words in which COPA's two kinds of question are asked (Roemmele et al. 2011, AAAI Spring Symposium).

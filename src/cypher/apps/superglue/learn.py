@@ -119,7 +119,7 @@ def learn(
             progress=None if show is None else Watch(f"{task.name} {folder.name}", show),
         )
         with torch.inference_mode():
-            found = form.predict(model, objective_rows(parts.report))  # type: ignore[arg-type]
+            found = form.predict(model, objective_rows(parts.report))
     predictions = Answers(task=task, calibration=result.calibration).predictions(parts.report, found)
     write_text(folder / "predictions.jsonl", jsonl(submission_lines(task, parts.report, predictions)))
     scores = {
@@ -156,7 +156,7 @@ def ask(backbone: Backbone, task: BenchmarkTask, rows: Sequence[Any], *, folder:
         load_trained(model, folder / "best.safetensors")
         model.eval()
         with torch.inference_mode():
-            found = form.predict(model, objective_rows(rows))  # type: ignore[arg-type]
+            found = form.predict(model, objective_rows(rows))
     return Answers(task=trained, calibration=best["calibration"]).predictions(rows, found)
 
 

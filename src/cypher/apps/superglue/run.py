@@ -98,9 +98,10 @@ def task_folder(output: Path, key: str, seed: int) -> Path:
 
 def best_folder(output: Path, key: str) -> Path | None:
     """The finished seed of a task that did best on the rows to choose by; ``None`` where there is none."""
-    found = []
-    for path in sorted((output / key).glob("seed-*/scores.json")):
-        found.append((json.loads(path.read_text(encoding="utf-8"))["chosen"], path.parent))
+    found = [
+        (json.loads(path.read_text(encoding="utf-8"))["chosen"], path.parent)
+        for path in sorted((output / key).glob("seed-*/scores.json"))
+    ]
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
