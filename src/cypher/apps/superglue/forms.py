@@ -123,9 +123,9 @@ def _known(labels: Sequence[int | None]) -> tuple[bool, ...] | None:
     return None if None in labels else tuple(label == 1 for label in labels)
 
 
-def learnable(rows: Sequence[Any]) -> list[Any]:
-    """Without rows of which nothing is right, where one of their candidates should be."""
-    return [row for row in rows if not isinstance(row, JudgeRow) or row.right is None or any(row.right)]
+def learnable(rows: Sequence[Any], *, any_number: bool) -> list[Any]:
+    """Without rows of which nothing is right, unless ``any_number`` of candidates may be."""
+    return [row for row in rows if any_number or not isinstance(row, JudgeRow) or any(row.right or ())]
 
 
 @dataclass(frozen=True, kw_only=True)

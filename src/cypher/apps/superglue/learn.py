@@ -103,8 +103,9 @@ def learn(
     _claim(folder, about)
     if (finished := _read(folder / "scores.json")) is not None:
         return finished
-    rows = sample(learnable(objective_rows(parts.train)), settings.limit)
-    development = sample(learnable(objective_rows(parts.choose)), settings.choose_limit)
+    any_number = task.key == "multirc"
+    rows = sample(learnable(objective_rows(parts.train), any_number=any_number), settings.limit)
+    development = sample(learnable(objective_rows(parts.choose), any_number=any_number), settings.choose_limit)
     with backbone.lent(config, seed=seed) as (model, form):
         if first is not None and not (folder / "checkpoints").exists():
             start_from(first, model)
