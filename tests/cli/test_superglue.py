@@ -43,9 +43,61 @@ def test_an_archive_is_checked_alone_and_beside_its_rows(capsys: pytest.CaptureF
     assert err == f"error: {done.path} has {len(problems)} problems; see the lines above\n"
 
 
+def test_two_tasks_are_learnt_tabled_and_packed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_bert: Path
+) -> None:
+    data, output = write_benchmark(tmp_path / "data"), tmp_path / "run"
+    common = ("--data", str(data), "--model", str(tiny_bert), "--profile", "quick", "--seeds", "3")
+    assert run(["superglue", "run", "--tasks", "wic,COPA", *common, "--output", str(output), "--json"]) == 0
+    out, err = capsys.readouterr()
+    scores = json.loads(out)
+    assert err == ""
+    assert list(scores["tasks"]) == ["copa", "wic"]
+    assert scores["tasks"]["copa"]["seeds"].keys() == {"3"}
+    assert run(["superglue", "run", "--tasks", "wic,COPA", *common, "--output", str(output)]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "task\tmetric\tvalue\tmajority"
+    assert out.splitlines()[-1] == str(output)
+    assert [line.split(":")[0] for line in err.splitlines()] == ["COPA", "WiC"]
+    assert run(["superglue", "table", str(output)]) == 0
+    assert "with lora" in capsys.readouterr().out
+    assert run(["superglue", "submit", str(output), "--output", str(tmp_path / "submission.zip")]) == 0
+    out, err = capsys.readouterr()
+    assert "CB: not in the run, the majority answers 6 rows" in err
+    assert run(["superglue", "check", str(tmp_path / "submission.zip"), "--data", str(data)]) == 0
+
+
+def test_a_task_that_fails_makes_the_exit_code_1(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_bert: Path
+) -> None:
+    data = write_benchmark(tmp_path / "data")
+    (data / "CB" / "val.jsonl").unlink()
+    arguments = (
+        "--data",
+        str(data),
+        "--model",
+        str(tiny_bert),
+        "--profile",
+        "quick",
+        "--output",
+        str(tmp_path / "run"),
+    )
+    assert run(["superglue", "run", "--tasks", "cb,copa", *arguments, "--seeds", "1", "--json"]) == 1
+    out, err = capsys.readouterr()
+    scores = json.loads(out)
+    assert list(scores["tasks"]) == ["copa"]
+    assert "CB has no val.jsonl" in scores["failed"]["cb"]
+    assert err.startswith("error: 1 of 2 tasks failed: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (("run", "--tasks", "qnli", "--data", "x"), "error: no task is called 'qnli': needs all, or some of boolq"),
+        (("run", "--seeds", "1,1", "--data", "x"), "error: --seeds 1,1: needs whole numbers that differ"),
+        (("run", "--seeds", "a", "--data", "x"), "error: --seeds a: needs whole numbers"),
+        (("run", "--profile", "slow", "--data", "x"), "error: Invalid value for '--profile'"),
+        (("submit", "nowhere"), "error: nowhere/scores.json cannot be read"),
         (("table", "nowhere"), "error: nowhere/scores.json cannot be read"),
         (("check", "nowhere.zip"), "error: nowhere.zip cannot be read as a zip"),
         (("check", "nowhere.zip", "--split", "train"), "error: Invalid value for '--split'"),
