@@ -10,6 +10,7 @@ from superglue_files import line, unlabelled, write_lines
 
 from cypher.apps.superglue.benchmark import TASKS, read_rows
 from cypher.apps.superglue.forms import Answers, form_config, label_text, learnable, objective_rows
+from cypher.apps.superglue.rows import WscRow
 from cypher.apps.superglue.settings import FULL, settings_of
 from cypher.config.compare import CompareConfig
 from cypher.tasks.compare import CompareRow
@@ -74,6 +75,16 @@ def test_rows_of_test_files_have_the_same_form(key: str, tmp_path: Path) -> None
             assert (first.passage, first.candidates, second.right) == (second.passage, second.candidates, None)
         else:
             assert (first.first, first.spans, second.label) == (second.first, second.spans, None)
+
+
+def test_a_pronoun_refers_to_one_thing() -> None:
+    rows = [
+        WscRow(idx=idx, text=text, span1=(idx, idx + 1), span2=span2)
+        for idx, (text, span2) in enumerate([("a", (5, 6)), ("a", (5, 6)), ("a", (7, 8)), ("b", (5, 6)), ("b", (5, 6))])
+    ]
+    found = [(0.4, 0.6), (0.1, 0.9), (0.4, 0.6), (0.8, 0.2), (0.9, 0.1)]
+    given = Answers(task=TASKS["wsc"], calibration={}).predictions(rows, found)
+    assert given == [False, True, True, False, False]
 
 
 @pytest.mark.parametrize("key", FULL)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from superglue_files import write_benchmark
 
 from cypher.apps.superglue import run as runner
@@ -113,6 +114,39 @@ def test_another_model_adapter_or_data_is_refused(tmp_path: Path, tiny_bert: Pat
     write_benchmark(tmp_path / "data", train=40)
     again = run(plan(tmp_path, tiny_bert, tasks=find_tasks("copa"), seeds=[1]))
     assert "holds a run of another rows" in again["failed"]["copa"]
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
+    write_benchmark(tmp_path / "data")
+    (tmp_path / "run").mkdir()
+    with (
+        FileLock(tmp_path / "run" / "run.lock"),
+        pytest.raises(ConfigError, match=r"another process is running in .*run; .*choose another --output"),
+    ):
+        run(plan(tmp_path, tiny_bert))
+
+
+def test_an_interrupted_task_goes_on_where_it_was(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_benchmark(tmp_path / "data", train=40)
+    tasks = find_tasks("copa,wic")
+    whole = run(plan(tmp_path, tiny_bert, tasks=tasks, seeds=[1], output=tmp_path / "whole"))
+    seen: list[tuple[str, int]] = []
+
+    def stop(what: str, done: int, total: int) -> None:
+        seen.append((what, done))
+        if what == "WiC seed-1" and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(tmp_path, tiny_bert, tasks=tasks, seeds=[1]), show=stop)
+    seen.clear()
+    again = run(plan(tmp_path, tiny_bert, tasks=tasks, seeds=[1]), show=lambda *what: seen.append(what[:2]))
+    assert seen[0] == ("WiC seed-1", 2)
+    assert {key: task["metrics"] for key, task in again["tasks"].items()} == {
+        key: task["metrics"] for key, task in whole["tasks"].items()
+    }
 
 
 def test_diagnostics_need_their_task_and_labels(tmp_path: Path, tiny_bert: Path) -> None:

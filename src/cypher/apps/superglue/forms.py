@@ -148,7 +148,10 @@ class Answers:
             found: What the objective predicted for :func:`objective_rows` of them.
         """
         remaining = iter(found)
-        return [self._prediction(row, remaining) for row in rows]
+        predictions = [self._prediction(row, remaining) for row in rows]
+        if self.task.key == "wsc":
+            _refer_once(rows, predictions, [one[1] for one in found])
+        return predictions
 
     def _prediction(self, row: Row, found: Any) -> Any:
         if isinstance(row, MultiRcRow):
@@ -157,6 +160,19 @@ class Answers:
         if isinstance(row, RecordRow):
             return tuple(row.entities[_best(next(found))] for _ in row.queries)
         return self.task.labels[_best(next(found))]
+
+
+def _refer_once(rows: Sequence[Row], predictions: list[Any], probabilities: Sequence[float]) -> None:
+    """A pronoun refers to one thing: of several rows about the same one only the most probable yes stands."""
+    best: dict[tuple[str, tuple[int, int]], int] = {}
+    for place, row in enumerate(rows):
+        assert isinstance(row, WscRow), "rows of WSC"
+        pronoun = (row.text, row.span2)
+        if predictions[place] and (pronoun not in best or probabilities[place] > probabilities[best[pronoun]]):
+            best[pronoun] = place
+    kept = set(best.values())
+    for place in range(len(predictions)):
+        predictions[place] = predictions[place] and place in kept
 
 
 def _best(scores: Sequence[float]) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from cypher.apps.superglue.backbone import Backbone
 from cypher.apps.superglue.benchmark import TASKS, BenchmarkTask, is_labelled, read_rows
@@ -59,10 +62,14 @@ def run(plan: Plan, *, show: Show | None = None, tell: Callable[[str], None] | N
         the reason of each task of this plan that could not be finished.
 
     Raises:
-        ConfigError: The output folder holds a run of another model or adapter, or the adapter is unknown.
+        ConfigError: The output folder holds a run of another model or adapter or is in use, or the adapter is unknown.
         ModelError: The weights cannot be found.
     """
-    tell = tell or (lambda line: None)
+    with _alone(plan.output):
+        return _run(plan, show, tell or (lambda line: None))
+
+
+def _run(plan: Plan, show: Show | None, tell: Callable[[str], None]) -> dict[str, Any]:
     about = {
         "model": plan.model,
         "adapter": plan.adapter,
@@ -89,6 +96,23 @@ def run(plan: Plan, *, show: Show | None = None, tell: Callable[[str], None] | N
         # After every task: an interruption loses none that is finished.
         scores = _write(plan.output, about, tasks, failed)
     return scores
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Two processes in one folder would each take the other's checkpoints away."""
+    output.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"another process is running in {output}", change="wait for it, end it, or choose another --output"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def task_folder(output: Path, key: str, seed: int) -> Path:

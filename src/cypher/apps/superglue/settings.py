@@ -47,14 +47,14 @@ FULL = {
         max_length=256, epochs=6, batch_size=16, learning_rate=5e-4, evaluations_per_epoch=2, start_from="rte"
     ),
     # Two hundred rows, sixteen of them neutral: what RTE has learnt of entailment is most of what there is to know.
-    "cb": Settings(max_length=192, epochs=20, batch_size=16, learning_rate=5e-4, patience=6, start_from="rte"),
-    "copa": Settings(max_length=64, epochs=12, batch_size=16, learning_rate=5e-4, patience=5),
+    "cb": Settings(max_length=288, epochs=12, batch_size=8, learning_rate=5e-4, patience=6, start_from="rte"),
+    "copa": Settings(max_length=96, epochs=12, batch_size=16, learning_rate=5e-4, patience=5),
     "multirc": Settings(
-        max_length=384, epochs=3, batch_size=16, learning_rate=7e-4, evaluations_per_epoch=2, choose_limit=400
+        max_length=512, epochs=3, batch_size=16, learning_rate=7e-4, evaluations_per_epoch=2, choose_limit=400
     ),
     "record": Settings(max_length=384, epochs=8, batch_size=4, learning_rate=5e-4),
     "rte": Settings(max_length=192, epochs=6, batch_size=16, learning_rate=5e-4, evaluations_per_epoch=2),
-    "wic": Settings(max_length=96, epochs=8, batch_size=32, learning_rate=7e-4, evaluations_per_epoch=2, patience=5),
+    "wic": Settings(max_length=96, epochs=6, batch_size=32, learning_rate=1e-3, evaluations_per_epoch=2, patience=5),
     "wsc": Settings(max_length=192, epochs=12, batch_size=16, learning_rate=3e-4, patience=5),
 }
 """By the key of the task."""
