@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
+ORACLES ?= .oracle-adapters
 DOCS ?= docs
 Q ?= Which file formats are read?
 
@@ -22,6 +23,8 @@ ifneq ($(CYPHER_DATA),)
 test bench: export CYPHER_DATA := $(CYPHER_DATA)
 endif
 
+test: export CYPHER_ORACLES := $(abspath $(ORACLES))
+
 # A question has quotes, dollars and apostrophes: it reaches the shell through the environment, as it was typed.
 override DOCS := $(value DOCS)
 override Q := $(value Q)
@@ -29,10 +32,10 @@ export DOCS Q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup ask test lint bench peers clean
+.PHONY: help setup ask test lint bench peers oracles clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.cypher ## install into .venv (TORCH=cuda for an NVIDIA GPU)
 
@@ -56,8 +59,10 @@ bench: $(VENV)/.developer peers ## compare with peers, interleaved (takes long)
 
 peers: $(PEERS)/.peers ## install the peers of make bench into .venv-peers
 
+oracles: $(ORACLES)/.oracles ## install into .oracle-adapters what tests compare adapters with
+
 clean: ## remove the environments, stores and caches made here
-	rm -rf $(VENV) $(PEERS) .cypher build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(PEERS) $(ORACLES) .cypher build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # torch goes first and by its exact pin: a range lets pip take a CUDA build. "===" refuses the CPU build.
 %/.torch-$(TORCH): constraints.txt
@@ -88,6 +93,11 @@ $(VENV)/.developer: $(VENV)/.cypher
 
 $(PEERS)/.peers: $(PEERS)/.torch-$(TORCH) pyproject.toml constraints.txt
 	$(PEERS)/bin/python $(INSTALL) --editable ".[all,peers]"
+	@touch $@
+
+# Without the constraints: it needs a transformers of its own, older than the one of the tests.
+$(ORACLES)/.oracles: $(ORACLES)/.torch-$(TORCH)
+	$(ORACLES)/bin/python -m pip install --quiet adapters==1.3.0
 	@touch $@
 
 # A file made on the way to another is kept all the same.

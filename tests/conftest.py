@@ -20,6 +20,9 @@ import pytest
 
 from cypher.hub.cache import cache_folder, is_offline
 
+# Run by an interpreter that has the library it imports.
+collect_ignore = ["adapters/adapters_library.py"]
+
 DATA = os.environ.get("CYPHER_DATA", "")
 REQUIRED = os.environ.get("CYPHER_REQUIRE") == "1"
 OFFLINE = is_offline()
@@ -98,6 +101,12 @@ def minilm_folder() -> Path:
         return resolve("minilm", offline=OFFLINE)
     except ModelError as error:
         _absent(f"minilm is not here: {error}")
+
+
+@pytest.fixture(scope="session")
+def absent() -> Callable[[str], NoReturn]:
+    """Call it with the reason when a part that not everybody has is not here: the test skips, or fails in CI."""
+    return _absent
 
 
 def _absent(reason: str) -> NoReturn:

@@ -134,5 +134,5 @@ def test_make_ask_hands_over_what_was_typed(tmp_path: Path, question: str, docum
 
 def test_every_promised_make_target_is_in_its_help() -> None:
     shown = make().stdout
-    targets = {"setup", "ask", "test", "lint", "bench", "peers", "clean", "help"}
+    targets = {"setup", "ask", "test", "lint", "bench", "peers", "oracles", "clean", "help"}
     assert set(re.findall(r"^make (\w+)", shown, re.MULTILINE)) == targets

@@ -64,10 +64,14 @@ def test_merge_is_the_same_function_without_deltas(names: list[str]) -> None:
     model = bert()
     for name in names:
         trained(model, name)
-    expected = model(inputs()).hidden
-    Adapter.merge(model)
+    before, expected = {name: value.clone() for name, value in model.state_dict().items()}, model(inputs()).hidden
+    merged = Adapter.merge(model)
     assert not any("deltas" in name for name, _ in model.named_parameters())
     torch.testing.assert_close(model(inputs()).hidden, expected, atol=1e-5, rtol=1e-5)
+    merged.undo()
+    assert set(model.state_dict()) == set(before)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    Adapter.merge(bert()).undo()  # nothing is attached, so nothing is to be done
 
 
 def test_detach_gives_the_model_back() -> None:

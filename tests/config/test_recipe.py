@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cypher.config import Recipe, matrix, supports
+from cypher.config import PRESETS, Recipe, adapter_config, matrix, supports
+from cypher.config.presets import OLD_NAMES
 from cypher.errors import ConfigError
 
 MINIMAL = 'data = { train = ["squadshifts/new_wiki"] }'
@@ -17,6 +18,8 @@ MINIMAL = 'data = { train = ["squadshifts/new_wiki"] }'
     [
         MINIMAL,
         MINIMAL + "\n[adapter]\nrank = 4\ntargets = ['query', 'up']",
+        MINIMAL + "\n[adapter]\npreset = 'unipelt'",
+        MINIMAL + "\n[adapter]\nmethod = 'union'\nparts = [{ preset = 'houlsby', dropout = 0.2 }, { method = 'ia3' }]",
         "name = 'x'\n[data]\ntrain = ['a', 'b']\nlimit = 5\n[train]\nhead_learning_rate = 0.1\n"
         "[precision]\ncompute = 'bf16'",
     ],
@@ -36,6 +39,12 @@ def test_override_takes_toml_values_and_bare_words() -> None:
     [
         ("train.epoch=1", "did you mean train.epochs?"),
         ("adapter.rnk=3", "did you mean adapter.rank?"),
+        ("adapter.preset=seq_bm", "no preset is called 'seq_bm'; did you mean seq_bn?"),
+        ("adapter.method=bottlenck", "no method is called 'bottlenck'; did you mean bottleneck?"),
+        ("adapter={ preset = 'lora', method = 'ia3' }", "preset lora is the method lora"),
+        ("adapter={ preset = 'seq_bn', reduction = 8 }", "did you mean adapter.reduction_factor?"),
+        ("adapter={ method = 'union', parts = [{ preset = 'lora', rnk = 8 }] }", "did you mean adapter.parts.0.rank?"),
+        ("adapter={ method = 'reft', prefix_positions = 0 }", "no position is changed"),
         ("traim.epochs=3", "did you mean train?"),
         ("train.epochs=0", "train.epochs = 0"),
         ("task.stride=400", "raise max_length or lower stride"),
@@ -72,7 +81,17 @@ def test_every_shipped_recipe_is_valid() -> None:
         assert Recipe.load(path).name
 
 
+@pytest.mark.parametrize("preset", [*PRESETS, *OLD_NAMES])
+def test_presets_are_methods_with_settings(preset: str) -> None:
+    config = Recipe.from_toml(MINIMAL, overrides=[f"adapter.preset='{preset}'"]).adapter
+    assert config is not None
+    assert config == adapter_config(config.model_dump(mode="json"))
+    assert config.method == PRESETS[OLD_NAMES.get(preset, preset)]["method"]
+
+
 def test_supports_refuses_with_a_reason() -> None:
     assert supports(model="bert", adapter="lora", task="extract_span")
     assert "no architecture is called gpt" in supports(model="gpt").reason
+    assert "would see" not in supports(model="bert", adapter="unipelt").reason
+    assert "would see those after it" in supports(model="llama", adapter="unipelt").reason
     assert all(row["ok"] or row["reason"] for row in matrix())

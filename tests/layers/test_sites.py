@@ -6,22 +6,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cypher.layers.sites import EmbeddingPlug, EmbeddingSite, JoinPlug, JoinSite, KeyValuePlug, KeyValueSite
+from cypher.layers.plugs import Change, EmbeddingPlug, FusiblePlug, KeyValuePlug, OutputPlug
+from cypher.layers.sites import EmbeddingSite, JoinSite, KeyValueSite, OutputSite
 
 
-class Bottleneck(JoinPlug):
+class Bottleneck(FusiblePlug):
     """The Pfeiffer form: ``up(norm(update + residual)) + update``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.up = nn.Linear(width, width)
 
-    def forward(self, update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module) -> Tensor:
-        return self.up(norm(update + residual)) + update
+    def change(self, update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module) -> Change:
+        given = norm(update + residual)
+        return Change(given, self.up(given))
 
 
 class Prefix(KeyValuePlug):
-    def forward(self, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(
+        self, key: Tensor, value: Tensor, mask: Tensor | None, source: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         return torch.cat([key[:, :, :1] * 0, key], 2), torch.cat([value[:, :, :1] * 0, value], 2), mask
 
 
@@ -40,6 +44,14 @@ class Front(EmbeddingPlug):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return torch.cat([hidden[:, :1] + 1, hidden], 1), torch.cat([mask[:, :1] | True, mask], 1)
+
+
+class Forget(OutputPlug):
+    """Sets the first token of a row to zero, wherever padding stands."""
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        first = (attention_mask.cumsum(1) == 1) & attention_mask
+        return hidden * ~first[:, -hidden.shape[1] :].unsqueeze(-1)
 
 
 @pytest.mark.parametrize("style", ["post", "pre"])
@@ -69,9 +81,10 @@ def test_plugs_stack_in_order() -> None:
 def test_key_value_site() -> None:
     key = torch.randn(1, 2, 3, 4)
     site = KeyValueSite()
-    assert site(key, key, None)[0] is key
+    hidden = torch.randn(1, 3, 8)
+    assert site(key, key, None, hidden)[0] is key
     site.plugs["prefix"] = Prefix()
-    assert site(key, key, None)[0].shape == (1, 2, 4, 4)
+    assert site(key, key, None, hidden)[0].shape == (1, 2, 4, 4)
 
 
 def test_embedding_site() -> None:
@@ -84,3 +97,20 @@ def test_embedding_site() -> None:
     assert longer.sum(1).tolist() == [3, 2]
     torch.testing.assert_close(site(hidden, mask, beginning=False)[0], hidden * 2)
     torch.testing.assert_close(site.inverse(hidden * 2), hidden)
+
+
+def test_before_a_pre_norm_join_nothing_norms_the_sum() -> None:
+    site = JoinSite(nn.LayerNorm(8), style="pre")
+    site.plugs["a"] = Bottleneck(8)
+    update, residual = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    expected = site.plugs["a"].up(update + residual) + update + residual
+    torch.testing.assert_close(site(update, residual, residual), expected)
+
+
+def test_output_site() -> None:
+    hidden, mask = torch.ones(2, 3, 8), torch.tensor([[True, True, True], [False, True, True]])
+    site = OutputSite()
+    assert site(hidden, mask) is hidden
+    site.plugs["forget"] = Forget()
+    assert site(hidden, mask)[..., 0].tolist() == [[0, 1, 1], [1, 0, 1]]
+    assert site(hidden[:, 2:], mask)[..., 0].tolist() == [[1], [1]]  # later steps know that they are later

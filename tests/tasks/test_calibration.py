@@ -26,7 +26,17 @@ def earned(threshold: float, scores: list[float], f1: list[float], answerable: l
     )
 
 
-def test_threshold_is_the_nearest_to_zero_within_one_standard_error() -> None:
+def by_kind(threshold: float, scores: list[float], f1: list[float], answerable: list[bool]) -> tuple[float, float]:
+    """Mean of what rows with an answer earn, and of what those without one do."""
+    kinds = []
+    for kind in (True, False):
+        rows_of_kind = [row for row, has in enumerate(answerable) if has == kind]
+        chosen = ([values[row] for row in rows_of_kind] for values in (scores, f1, answerable))
+        kinds.append(earned(threshold, *chosen) / len(rows_of_kind))
+    return kinds[0], kinds[1]
+
+
+def test_threshold_is_the_fairest_within_one_standard_error_of_the_best() -> None:
     scores, f1, answerable = rows(300)
     candidates = [score + nudge for score in scores for nudge in (-1e-6, 1e-6)]
     best = max(candidates, key=lambda candidate: earned(candidate, scores, f1, answerable))
@@ -35,18 +45,23 @@ def test_threshold_is_the_nearest_to_zero_within_one_standard_error() -> None:
         for score, gain, has in zip(scores, f1, answerable, strict=True)
     ]
     enough = sum(gains) - np.std(gains) * np.sqrt(len(gains))
+
+    def gap(threshold: float) -> float:
+        kinds = by_kind(threshold, scores, f1, answerable)
+        return abs(kinds[0] - kinds[1])
+
     chosen = fit_calibration(scores, f1, answerable=answerable).threshold
-    assert earned(chosen, scores, f1, answerable) >= enough
-    nearer = [candidate for candidate in candidates if abs(candidate) < abs(chosen) - 1e-3]
-    assert all(earned(candidate, scores, f1, answerable) < enough for candidate in nearer)
+    assert earned(chosen, scores, f1, answerable) >= enough - 1e-9
+    good = [candidate for candidate in candidates if earned(candidate, scores, f1, answerable) >= enough]
+    assert gap(chosen) == pytest.approx(min(map(gap, good)))
+    assert gap(chosen) < gap(best)
 
 
-@pytest.mark.parametrize(("shift", "expected"), [(0.0, 0.0), (30.0, 30.0), (-30.0, -30.0)])
-def test_zero_is_taken_where_it_is_as_good(shift: float, expected: float) -> None:
-    """Two kinds of rows, far apart: between them every threshold is right."""
+@pytest.mark.parametrize("shift", [0.0, 30.0, -30.0])
+def test_kinds_far_apart_are_told_apart(shift: float) -> None:
     scores, answerable = [shift + sign * 9.0 for sign in (-1, 1) for _ in range(50)], [False] * 50 + [True] * 50
     chosen = fit_calibration(scores, [float(has) for has in answerable], answerable=answerable).threshold
-    assert chosen == pytest.approx(expected)
+    assert chosen == pytest.approx(shift)
 
 
 def test_probability_equals_logistic_regression() -> None:

@@ -53,7 +53,16 @@ def recipe(data: Path, model: Path, **sections: str) -> Recipe:
     return Recipe.from_toml(text + "".join(sections.values()), name="tiny")
 
 
-@pytest.mark.parametrize("adapter", ["[adapter]\nrank = 4\n", ""])
+ADAPTERS = {
+    "lora": "[adapter]\nrank = 4\n",
+    "none": "",
+    "bottleneck": "[adapter]\npreset = 'seq_bn'\nreduction_factor = 4\n",
+    "union": "[adapter]\npreset = 'unipelt'\n",
+    "prompt": "[adapter]\nmethod = 'prompt'\ntext = 'where is the answer'\n",
+}
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
 def test_a_run_leaves_a_reader_that_answers_as_it_did(adapter: str, tmp_path: Path, tiny_bert: Path) -> None:
     resolved = recipe(squad_file(tmp_path / "data.json"), tiny_bert, adapter=adapter)
     run = run_recipe(resolved, folder=tmp_path / "runs")

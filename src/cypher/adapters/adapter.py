@@ -6,8 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
-from cypher.errors import ConfigError
-from cypher.layers.linear import Linear
+from cypher.adapters.merge import Merged, merge
 from cypher.models.model import Model
 
 # The places a method may plug into; whatever is attached lives in one of these dictionaries under its name.
@@ -19,7 +18,15 @@ class Adapter(ABC):
 
     @abstractmethod
     def attach(self, model: Model, name: str) -> None:
-        """Plug the method's modules into the model's sites under ``name``."""
+        """Plug the method's modules into the model's sites under ``name``.
+
+        Raises:
+            ConfigError: The name is taken or no name at all, or the method has no place in this model.
+        """
+
+    @abstractmethod
+    def num_params(self, model: Model) -> int:
+        """Number of trained parameters on ``model``, by formula."""
 
     @staticmethod
     def detach(model: Model, name: str) -> None:
@@ -38,25 +45,9 @@ class Adapter(ABC):
         }
 
     @staticmethod
-    def merge(model: Model) -> None:
-        """Fold all attached deltas into the weights: the same function at no extra cost."""
-        for module in model.modules():
-            if isinstance(module, Linear):
-                module.merge()
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that cannot be part of a parameter's path.
-
-    Raises:
-        ConfigError: It is empty, has a dot, or is a word that torch's modules use themselves.
-    """
-    if not name or "." in name or hasattr(nn.ModuleDict(), name):
-        raise ConfigError(
-            f"adapter name {name!r}",
-            needed="a name without dots that is no attribute of a torch module (train, half, type, …)",
-            change="choose another name",
-        )
+    def merge(model: Model) -> Merged:
+        """Fold all attached deltas into the weights; see :func:`cypher.adapters.merge.merge`."""
+        return merge(model)
 
 
 def freeze_all_but(model: Model, name: str) -> None:

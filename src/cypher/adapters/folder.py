@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from cypher.adapters.adapter import Adapter
-from cypher.adapters.lora import Lora
-from cypher.config import AdapterConfig
+from cypher.adapters.methods import adapter_of
+from cypher.config import AdapterConfig, PromptConfig, UnionConfig, adapter_config
 from cypher.errors import ModelError
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
@@ -57,7 +57,7 @@ def load_adapter(folder: Path, model: Model) -> str:
         ModelError: The folder holds no adapter, or one for a model of another shape.
     """
     about = read_json(folder / "adapter_config.json")
-    config = AdapterConfig.model_validate(about["config"])
+    config = _trained(adapter_config(about["config"]))
     name = str(about["name"])
     if about["hidden_size"] != model.width:
         raise ModelError(
@@ -65,7 +65,7 @@ def load_adapter(folder: Path, model: Model) -> str:
             needed=f"an adapter for width {model.width}",
         )
     saved = read_safetensors(folder / "adapter.safetensors")
-    Lora(config).attach(model, name)
+    adapter_of(config).attach(model, name)
     parameters = Adapter.parameters_of(model, name)
     different = sorted(
         {path for path, value in parameters.items() if path not in saved or saved[path].shape != value.shape}
@@ -78,6 +78,15 @@ def load_adapter(folder: Path, model: Model) -> str:
         for path, value in parameters.items():
             value.copy_(saved[path])
     return name
+
+
+def _trained(config: AdapterConfig) -> AdapterConfig:
+    """Without the text that prompts started at, which takes a tokenizer: their vectors are in the file."""
+    if isinstance(config, PromptConfig):
+        return config.model_copy(update={"text": None})
+    if isinstance(config, UnionConfig):
+        return config.model_copy(update={"parts": tuple(_trained(part) for part in config.parts)})
+    return config
 
 
 def read_json(path: Path) -> dict[str, Any]:

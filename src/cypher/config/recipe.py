@@ -84,10 +84,19 @@ class Recipe(Section):
         """The resolved recipe, defaults included; ``Recipe.from_toml`` gives an equal one back."""
         values = self.model_dump(mode="json", exclude_none=True)
         tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in tables]
+        lines = [f"{key} = {_toml(value)}" for key, value in values.items() if key not in tables]
         for key, table in tables.items():
-            lines += ["", f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
+            lines += ["", f"[{key}]", *(f"{name} = {_toml(value)}" for name, value in table.items())]
         return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """One value on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
+    return json.dumps(value)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -33,37 +34,52 @@ def parse(section: type[Section], values: dict[str, Any], *, where: str) -> Any:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        parts = [str(part) for part in first["loc"]]
-        key = ".".join(parts)
-        if first["type"] == "extra_forbidden":
-            known = _known_keys(section, parts[:-1])
-            near = difflib.get_close_matches(parts[-1], known, n=1)
-            hint = f"did you mean {'.'.join([*parts[:-1], near[0]])}?" if near else f"known: {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown key {key}", change=hint) from None
-        if first["type"] == "missing":
-            raise ConfigError(f"{where}: {key} is missing", change=f"add {key} = …") from None
-        reason = first["msg"].removeprefix("Value error, ")
-        given = first.get("input")
-        shown = f" = {given!r}" if not isinstance(given, dict) else ""
-        raise ConfigError(f"{where}: {key}{shown}", change=reason) from None
+        raise refusal(error, [section], where=where) from None
 
 
-def _known_keys(section: type[BaseModel], path: list[str]) -> list[str]:
-    """Field names of the table that ``path`` leads to; union tags and list indices are stepped over."""
-    tables: list[type[BaseModel]] = [section]
-    for part in path:
-        inner = [
-            table
-            for owner in tables
-            if part in owner.model_fields
-            for table in _tables(owner.model_fields[part].annotation)
-        ]
-        tables = inner or tables
-    return sorted({name for table in tables for name in table.model_fields})
+def refusal(error: ValidationError, tables: Sequence[type[BaseModel]], *, where: str) -> ConfigError:
+    """The first wrong key of ``error`` in one line; ``tables`` are what the values may be an instance of."""
+    first = error.errors()[0]
+    parts, owners = _shown(first["loc"], list(tables))
+    key = ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        known = sorted({name for owner in owners for name in owner.model_fields})
+        near = difflib.get_close_matches(parts[-1], known, n=1)
+        hint = f"did you mean {'.'.join([*parts[:-1], near[0]])}?" if near else f"known: {', '.join(known)}"
+        return ConfigError(f"{where}: unknown key {key}", change=hint)
+    if first["type"] == "missing":
+        return ConfigError(f"{where}: {key} is missing", change=f"add {key} = …")
+    reason = first["msg"].removeprefix("Value error, ")
+    given = first.get("input")
+    shown = f" = {given!r}" if not isinstance(given, dict) else ""
+    return ConfigError(f"{where}: {key}{shown}" if key else where, change=reason)
+
+
+def _shown(path: Sequence[str | int], tables: list[type[BaseModel]]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The path as a person writes it, without the tags of unions, and the tables that its last key belongs to."""
+    shown = []
+    for number, part in enumerate(path):
+        is_last = number == len(path) - 1
+        tagged = [table for table in tables if _is_tag(part, table)]
+        if tagged and len(tables) > 1 and not is_last:
+            tables = tagged
+            continue
+        owners = [table for table in tables if part in table.model_fields]
+        if owners or is_last or isinstance(part, int):
+            shown.append(str(part))
+        if owners and not is_last:
+            tables = [
+                inner for owner in owners for inner in _tables(owner.model_fields[str(part)].annotation)
+            ] or tables
+    return shown, tables
 
 
 def _tables(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [table for inner in getattr(annotation, "__args__", ()) for table in _tables(inner)]
+
+
+def _is_tag(part: str | int, table: type[BaseModel]) -> bool:
+    """Whether a part of a path is no key: it says which member of a union ``table`` is."""
+    return isinstance(part, str) and any(field.default == part for field in table.model_fields.values())

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cypher.config.adapter import METHODS
+
 ARCHITECTURES = ("bert", "llama", "seq2seq")
-ADAPTERS = ("none", "lora")
+# Every method, and the preset whose gates make it another one.
+ADAPTERS = ("none", *METHODS, "unipelt")
 TASKS = ("extract_span", "embed")
 
 
@@ -30,7 +33,7 @@ def supports(*, model: str, adapter: str = "none", task: str = "extract_span") -
 
     Args:
         model: Architecture, one of ``ARCHITECTURES``.
-        adapter: Method, one of ``ADAPTERS``.
+        adapter: Method or preset, one of ``ADAPTERS``.
         task: Kind, one of ``TASKS``.
 
     Example:
@@ -44,6 +47,10 @@ def supports(*, model: str, adapter: str = "none", task: str = "extract_span") -
     ):
         if given not in known:
             return Support(ok=False, reason=f"no {what} is called {given}; there are {', '.join(known)}")
+    if adapter == "unipelt" and model != "bert":
+        return Support(
+            ok=False, reason="unipelt's gates average over a whole row: a decoder's token would see those after it"
+        )
     if task == "embed":
         return Support(ok=False, reason="embed has no training objective: it reads vectors out of trained weights")
     if task == "extract_span" and model != "bert":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,22 @@ class Inputs:
             source=None if self.source is None else self.source.to(device),
             adapter_ids=None if self.adapter_ids is None else self.adapter_ids.to(device),
             groups=None if self.groups is None else self.groups.to(device),
+        )
+
+    def copied(self, copies: int) -> Inputs:
+        """As many copies of all rows, one below the other."""
+
+        def copy(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else torch.cat([tensor] * copies)
+
+        return replace(
+            self,
+            token_ids=torch.cat([self.token_ids] * copies),
+            attention_mask=torch.cat([self.attention_mask] * copies),
+            segment_ids=copy(self.segment_ids),
+            positions=copy(self.positions),
+            source=None if self.source is None else self.source.copied(copies),
+            adapter_ids=copy(self.adapter_ids),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -34,6 +34,7 @@ class BlockContext:
         rotary: Turns queries and keys; ``None`` where positions are in the embedding.
         source: ``(batch, source_seq, width)``, what cross-attention attends to.
         source_mask: Bool, broadcastable to ``(batch, heads, queries, source_seq)``; ``None`` keeps all.
+        seen: ``(batch, written + seq)`` bool, the same for all tokens up to now; ``None`` where there is no state.
         written: Tokens in the state before this step.
         capacity: Tokens the state has room for.
         scores: Whether blocks also return how much attention each token received.
@@ -46,10 +47,30 @@ class BlockContext:
     rotary: RotaryTable | None = None
     source: Tensor | None = None
     source_mask: Tensor | None = None
+    seen: Tensor | None = None
     written: int = 0
     capacity: int = 0
     scores: bool = False
     lengths: tuple[int, ...] | None = None
+
+    def copied(self, copies: int) -> BlockContext:
+        """The context of as many copies of all rows, one below the other."""
+        batch = len(self.attention_mask)
+
+        def copy(tensor: Tensor | None) -> Tensor | None:
+            # What has one row for all keeps it.
+            return tensor if tensor is None or len(tensor) != batch else torch.cat([tensor] * copies)
+
+        return replace(
+            self,
+            attention_mask=torch.cat([self.attention_mask] * copies),
+            mask=copy(self.mask),
+            rotary=None if self.rotary is None else self.rotary.copied(copies),
+            source=copy(self.source),
+            source_mask=copy(self.source_mask),
+            seen=copy(self.seen),
+            lengths=None if self.lengths is None else self.lengths * copies,
+        )
 
 
 def key_mask(attention_mask: Tensor) -> Tensor | None:
@@ -168,7 +189,7 @@ class FullAttention(nn.Module):
             query, key = context.rotary.rotate(query), context.rotary.rotate(key)
         if state is not None:
             key, value = state.write(key, value, start=context.written, capacity=context.capacity)
-        key, value, mask = self.key_value(key, value, context.mask)
+        key, value, mask = self.key_value(key, value, context.mask, hidden)
         mixed, scores = self.attend(query, key, value, mask, context)
         return AttentionOutput(self.output(mixed.transpose(1, 2).flatten(2)), scores)
 
@@ -208,6 +229,10 @@ class FullAttention(nn.Module):
 
     def pack(self, precision: InferencePrecision) -> None:
         """Lay query, key and value out as one product: one pass over the hidden states, rounded to 8 bits once."""
+        if not all(linear.is_mergeable for linear in (self.query, self.key, self.value)):
+            for linear in (self.query, self.key, self.value, self.output):
+                linear.pack(precision)
+            return
         # Attention's own products have no 8-bit form, so they run in what is fastest.
         is_int8_beside_bf16 = precision == "int8" and fastest_precision() == "bf16"
         released = [linear.release() for linear in (self.query, self.key, self.value)]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from cypher.layers.attention import AttentionOutput, BlockContext
-from cypher.layers.sites import JoinSite
+from cypher.layers.live_tokens import set_live_tokens
+from cypher.layers.sites import JoinSite, OutputSite
 from cypher.layers.state import LayerState
 from cypher.layers.token_sum import TokenSum
 
@@ -29,7 +30,7 @@ class BlockOutput:
 
 
 class Block(nn.Module):
-    """Attention, then attention to a source if the block has one, then feed-forward.
+    """Attention, then attention to a source if the block has one, then feed-forward; an :class:`OutputSite` last.
 
     Args:
         attention: ``(hidden, context, state) -> AttentionOutput``.
@@ -57,9 +58,11 @@ class Block(nn.Module):
         self.cross_attention_join = cross_attention_join
         self.feedforward = feedforward
         self.feedforward_join = feedforward_join
+        self.output = OutputSite()
 
     def forward(self, hidden: Tensor, context: BlockContext, state: LayerState | None = None) -> BlockOutput:
         """``(batch, seq, width)`` in and out; ``state`` gains what the attention remembers."""
+        set_live_tokens(context.attention_mask)
         source = self.attention_join.enter(hidden)
         attended: AttentionOutput = self.attention(source, context, state)
         hidden = self.attention_join(attended.update, hidden, source)
@@ -68,4 +71,5 @@ class Block(nn.Module):
             hidden = self.cross_attention_join(self.cross_attention(source, context, state).update, hidden, source)
         source = self.feedforward_join.enter(hidden)
         hidden = self.feedforward_join(self.feedforward(source), hidden, source)
+        hidden = self.output(hidden, context.attention_mask if context.seen is None else context.seen)
         return BlockOutput(hidden=hidden, scores=attended.scores)

@@ -20,7 +20,7 @@ class CrossAttention(FullAttention):
         """``(batch, seq, width)`` in, update of the same shape out; ``state`` keeps the source's keys and values."""
         query = self._heads(self.query(hidden))
         key, value = self._of_source(context, state)
-        key, value, mask = self.key_value(key, value, context.source_mask)
+        key, value, mask = self.key_value(key, value, context.source_mask, hidden)
         mixed, _ = self.attend(query, key, value, mask, BlockContext(attention_mask=context.attention_mask, mask=mask))
         return AttentionOutput(self.output(mixed.transpose(1, 2).flatten(2)), None)
 

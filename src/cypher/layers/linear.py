@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cypher.layers.kernels import PackedLinear, pack_linear
+from cypher.layers.passages import DeltaPassage, EnterPassage
+from cypher.layers.route import go_through
 
 if TYPE_CHECKING:
     from cypher.config import InferencePrecision
 
 
 class Delta(nn.Module, ABC):
-    """A trained change of one linear layer's output."""
+    """A trained change of one linear layer's output.
+
+    Attributes:
+        is_mergeable: Whether :meth:`merged` can do without it; of an instance, because options may forbid it.
+        enters: Whether :meth:`enter` changes anything.
+    """
+
+    is_mergeable: bool = True
+    enters: ClassVar[bool] = False
+
+    def enter(self, values: Tensor) -> Tensor:
+        """What the layer, and the deltas before this one, are to be given instead of ``values (…, in_features)``."""
+        return values
 
     @abstractmethod
     def forward(self, values: Tensor, output: Tensor) -> Tensor:
@@ -28,8 +42,16 @@ class Delta(nn.Module, ABC):
         """
 
     @abstractmethod
-    def merged(self, weight: Tensor) -> Tensor:
-        """The weight ``(out_features, in_features)`` that does the same without the delta."""
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The weight and bias that do the same without the delta (its dropout aside); neither is changed in place.
+
+        Args:
+            weight: ``(out_features, in_features)``.
+            bias: ``(out_features,)``, or ``None`` where the layer has none.
+
+        Raises:
+            ModelError: No weight does the same; with the reason.
+        """
 
 
 class Linear(nn.Linear):
@@ -54,16 +76,33 @@ class Linear(nn.Linear):
             return self.packed(values)
         weight = self.weight.to(values.dtype)
         bias = None if self.bias is None else self.bias.to(values.dtype)
+        if not self.deltas:
+            return F.linear(values, weight, bias)
+        given: dict[str, Tensor] = {}
+        if any(delta.enters for delta in self.deltas.values()):
+            (entered,) = go_through(EnterPassage(parts=self.deltas, changing=(values,), given=given))
+            assert entered is not None, "a layer is given something"
+            values = entered
         output = F.linear(values, weight, bias)
-        for delta in self.deltas.values():
-            output = delta(values, output)
-        return output
+        passage = DeltaPassage(parts=self.deltas, changing=(output,), constant=(values,), given=given)
+        return cast(Tensor, go_through(passage)[0])
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Fold every delta into the weight and drop it: the same function at no extra cost."""
+        """Fold every delta into the weight and drop it: the same function at no extra cost.
+
+        Raises:
+            ModelError: A delta cannot be folded; the layer is unchanged then.
+        """
+        if not self.deltas:
+            return
+        weight: Tensor = self.weight.detach()
+        bias: Tensor | None = None if self.bias is None else self.bias.detach()
         for delta in self.deltas.values():
-            self.weight.copy_(cast(Delta, delta).merged(self.weight))
+            weight, bias = cast(Delta, delta).merged(weight, bias)
+        self.weight.copy_(weight)
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
         self.deltas.clear()
 
     def pack(
@@ -74,11 +113,15 @@ class Linear(nn.Linear):
     ) -> None:
         """Lay the weight out for this machine's fastest inference kernel; training is over for this layer.
 
+        A layer with a delta that no weight can take in stays as it is.
+
         Args:
             precision: ``fp32``, ``bf16`` or ``int8``.
             activation: ``"gelu"`` to apply it inside the kernel; the caller then leaves it out.
             output_dtype: Of ``int8``; the others give back the dtype they are given.
         """
+        if not self.is_mergeable:
+            return
         weight, bias = self.release()
         self.packed = pack_linear(weight, bias, precision, activation, output_dtype)
 
@@ -90,6 +133,11 @@ class Linear(nn.Linear):
         if self.bias is not None:
             self.bias = nn.Parameter(torch.empty(0), requires_grad=False)
         return weight, bias
+
+    @property
+    def is_mergeable(self) -> bool:
+        """Whether every delta can be folded into the weight."""
+        return all(cast(Delta, delta).is_mergeable for delta in self.deltas.values())
 
     @property
     def is_released(self) -> bool:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Literal, cast
 
 from torch import Tensor, nn
 
-
-class JoinPlug(nn.Module, ABC):
-    """What changes a sub-layer's update before it joins the stream (bottleneck adapters and their kin)."""
-
-    @abstractmethod
-    def forward(self, update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module) -> Tensor:
-        """Return the update to join with instead.
-
-        Args:
-            update: ``(batch, seq, width)``, what the sub-layer made, or the plug before this one.
-            residual: ``(batch, seq, width)``, what it will be added to.
-            source: ``(batch, seq, width)``, what the sub-layer was given.
-            norm: The site's own norm.
-        """
+from cypher.layers.passages import (
+    EmbeddingPassage,
+    InversePassage,
+    JoinPassage,
+    KeyValuePassage,
+    OutputPassage,
+)
+from cypher.layers.plugs import EmbeddingPlug
+from cypher.layers.route import go_through
 
 
 class JoinSite(nn.Module):
@@ -41,6 +35,7 @@ class JoinSite(nn.Module):
         self.style = style
         self.dropout = nn.Dropout(dropout)
         self.plugs = nn.ModuleDict()
+        self.fusions = nn.ModuleDict()
 
     def enter(self, hidden: Tensor) -> Tensor:
         """What the sub-layer reads, ``(batch, seq, width)``."""
@@ -49,24 +44,23 @@ class JoinSite(nn.Module):
     def forward(self, update: Tensor, residual: Tensor, source: Tensor) -> Tensor:
         """Join ``update`` to ``residual``; all ``(batch, seq, width)``, ``source`` is what :meth:`enter` gave."""
         update = self.dropout(update)
-        for plug in self.plugs.values():
-            update = plug(update, residual, source, self.norm)
+        if self.plugs:
+            norm = self.norm if self.style == "post" else _NO_NORM
+            (changed,) = go_through(
+                JoinPassage(
+                    parts=self.plugs,
+                    changing=(update,),
+                    constant=(residual, source),
+                    norm=norm,
+                    fusions=self.fusions,
+                )
+            )
+            update = cast(Tensor, changed)
         joined = residual + update
         return cast(Tensor, self.norm(joined)) if self.style == "post" else joined
 
 
-class KeyValuePlug(nn.Module, ABC):
-    """What changes or extends the keys and values of an attention (prefix tuning and its kin)."""
-
-    @abstractmethod
-    def forward(self, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the same three, possibly with leading rows that no position encoding touches.
-
-        Args:
-            key: ``(batch, heads, keys, head_width)``.
-            value: ``(batch, heads, keys, head_width)``.
-            mask: Bool, broadcastable to ``(batch, heads, queries, keys)``; ``None`` keeps all.
-        """
+_NO_NORM = nn.Identity()
 
 
 class KeyValueSite(nn.Module):
@@ -76,34 +70,14 @@ class KeyValueSite(nn.Module):
         super().__init__()
         self.plugs = nn.ModuleDict()
 
-    def forward(self, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(
+        self, key: Tensor, value: Tensor, mask: Tensor | None, source: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Shapes as in :meth:`KeyValuePlug.forward`."""
-        for plug in self.plugs.values():
-            key, value, mask = plug(key, value, mask)
-        return key, value, mask
-
-
-class EmbeddingPlug(nn.Module, ABC):
-    """What changes hidden states where they leave the embedding (invertible adapters, prompts).
-
-    Attributes:
-        at_beginning_only: Whether later steps of a generation, which go on with a state, leave it out.
-    """
-
-    at_beginning_only = False
-
-    @abstractmethod
-    def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both, possibly with rows in front that are no tokens of the input.
-
-        Args:
-            hidden: ``(batch, seq, width)``.
-            mask: ``(batch, seq)`` bool, True = keep.
-        """
-
-    def inverse(self, hidden: Tensor) -> Tensor:
-        """Undo the change before a language head that is tied to the embedding, ``(batch, seq, width)``."""
-        return hidden
+        if not self.plugs:
+            return key, value, mask
+        passage = KeyValuePassage(parts=self.plugs, changing=(key, value, mask), constant=(source,))
+        return cast("tuple[Tensor, Tensor, Tensor | None]", go_through(passage))
 
 
 class EmbeddingSite(nn.Module):
@@ -115,13 +89,36 @@ class EmbeddingSite(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor, *, beginning: bool = True) -> tuple[Tensor, Tensor]:
         """Shapes as in :meth:`EmbeddingPlug.forward`; ``beginning`` is false where a state has tokens already."""
-        for plug in self.plugs.values():
-            if beginning or not plug.at_beginning_only:
-                hidden, mask = plug(hidden, mask)
-        return hidden, mask
+        # What is put in front of a text is in the state when more of it comes.
+        at_work = {
+            name: plug
+            for name, plug in self.plugs.items()
+            if beginning or not cast(EmbeddingPlug, plug).at_beginning_only
+        }
+        if not at_work:
+            return hidden, mask
+        passage = EmbeddingPassage(parts=at_work, changing=(hidden, mask))
+        return cast(tuple[Tensor, Tensor], go_through(passage))
 
     def inverse(self, hidden: Tensor) -> Tensor:
         """Undo all plugs, the last one first, ``(batch, seq, width)``."""
-        for plug in reversed(list(self.plugs.values())):
-            hidden = cast(EmbeddingPlug, plug).inverse(hidden)
-        return hidden
+        if not self.plugs:
+            return hidden
+        (changed,) = go_through(InversePassage(parts=self.plugs, changing=(hidden,)))
+        return cast(Tensor, changed)
+
+
+class OutputSite(nn.Module):
+    """Where hidden states leave a block; empty it is the identity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plugs = nn.ModuleDict()
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Shapes as in :meth:`OutputPlug.forward`."""
+        if not self.plugs:
+            return hidden
+        passage = OutputPassage(parts=self.plugs, changing=(hidden,), constant=(attention_mask,))
+        (changed,) = go_through(passage)
+        return cast(Tensor, changed)

@@ -20,6 +20,7 @@ from cypher.layers.block import Block
 from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import ACTIVATIONS, Activation, FeedForward
 from cypher.layers.linear import Linear
+from cypher.layers.route import following
 from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
@@ -211,7 +212,8 @@ class BertLanguageHead(Head):
     def forward(self, encoded: Encoded) -> Tensor:
         """``(rows, seq, vocabulary)``."""
         model, prediction = self._model
-        hidden = model.embedding_output.inverse(prediction(encoded.scatter()))
+        with following(encoded.route):
+            hidden = model.embedding_output.inverse(prediction(encoded.scatter()))
         return F.linear(hidden, model.token_vectors().to(hidden.dtype), prediction.bias.to(hidden.dtype))
 
 

@@ -21,6 +21,7 @@ from cypher.layers.feed_forward import GatedFeedForward
 from cypher.layers.linear import Linear
 from cypher.layers.norm import RmsNorm
 from cypher.layers.rotary import Rotary
+from cypher.layers.route import following
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
 from cypher.models.model import Encoded, Entered, Head, Model
@@ -138,10 +139,12 @@ class LlamaLanguageHead(Head):
     def forward(self, encoded: Encoded) -> Tensor:
         """``(rows, seq, vocabulary)``."""
         (model,) = self._model
-        hidden = model.embedding_output.inverse(encoded.scatter())
+        hidden = encoded.scatter()
         if model.output is not None:
             logits: Tensor = model.output(hidden)
             return logits
+        with following(encoded.route):
+            hidden = model.embedding_output.inverse(hidden)
         return F.linear(hidden, model.token_vectors().to(hidden.dtype))
 
 
@@ -223,6 +226,7 @@ class Llama(Model):
             attention_mask=mask,
             mask=causal_mask(visible, queries=queries),
             rotary=self.rotary(positions),
+            seen=None if state is None else visible,
             written=written,
             capacity=0 if state is None else state.capacity,
             scores=scores,

@@ -22,6 +22,7 @@ from cypher.layers.cross_attention import CrossAttention
 from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import Activation, FeedForward
 from cypher.layers.positions import LearnedPositions, SinusoidalPositions
+from cypher.layers.route import following
 from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
@@ -183,7 +184,8 @@ class Seq2SeqLanguageHead(Head):
     def forward(self, encoded: Encoded) -> Tensor:
         """``(rows, seq, vocabulary)``."""
         (model,) = self._model
-        hidden = model.embedding_output.inverse(encoded.scatter())
+        with following(encoded.route):
+            hidden = model.embedding_output.inverse(encoded.scatter())
         return F.linear(hidden, model.token_vectors().to(hidden.dtype))
 
 
@@ -215,6 +217,7 @@ class Seq2Seq(Model):
             self.source_token = Embedding(config.source_vocabulary_size, config.width)
         self.embeddings = nn.ModuleDict({side: Seq2SeqEmbeddings(config) for side in ("encoder", "decoder")})
         self.embedding_output = EmbeddingSite()
+        self.source_embedding_output = EmbeddingSite()
         self.segments = nn.ModuleDict(
             {
                 "encoder": nn.ModuleDict({str(n): self._block(config) for n in range(config.n_encoder_layers)}),
@@ -247,6 +250,11 @@ class Seq2Seq(Model):
             feedforward_join=join(),
         )
 
+    @property
+    def embedding_sites(self) -> tuple[EmbeddingSite, ...]:
+        """The encoder's and the decoder's."""
+        return (self.source_embedding_output, self.embedding_output)
+
     def token_vectors(self) -> Tensor:
         """The table that target token ids are looked up in, ``(vocabulary, width)``."""
         return self.token.weight
@@ -264,10 +272,14 @@ class Seq2Seq(Model):
                 raise ModelError("rows without a source", needed="inputs.source, which the encoder reads")
             table = self.token if self.source_token is None else self.source_token
             hidden = self._embedded(segment, table(inputs.source.token_ids), inputs.source.positions, written=0)
-            mask = inputs.source.attention_mask
+            hidden, mask = self.source_embedding_output(hidden, inputs.source.attention_mask)
             context = BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
             return Entered(hidden, context)
-        source, source_mask = before, None if inputs.source is None else inputs.source.attention_mask
+        source, source_mask = before, None
+        if before is not None and inputs.source is not None:
+            # What was put in front of the source is attended to as well.
+            in_front = before.shape[1] - inputs.source.attention_mask.shape[1]
+            source_mask = F.pad(inputs.source.attention_mask, (in_front, 0), value=True)
         written = 0 if state is None else state.length
         if state is not None:
             if before is not None:
@@ -286,6 +298,7 @@ class Seq2Seq(Model):
             mask=causal_mask(visible, queries=queries),
             source=source,
             source_mask=key_mask(source_mask),
+            seen=None if state is None else visible,
             written=written,
             capacity=0 if state is None else state.capacity,
             scores=scores,
@@ -301,7 +314,7 @@ class Seq2Seq(Model):
         if positions is None:
             positions = torch.arange(written, written + seq, device=vectors.device).unsqueeze(0)
         embedded: Tensor = self.embeddings[segment](vectors, positions)
-        return embedded
+        return embedded.to(self.compute_dtype)  # sinusoidal positions are fp32
 
     def leave(self, segment: str, hidden: Tensor) -> Tensor:
         """The last norm of a side whose blocks norm what they read."""

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,9 @@ def fit_calibration(scores: Sequence[float], f1: Sequence[float], *, answerable:
     """Fit scale and bias by logistic regression, and choose the threshold.
 
     Many thresholds earn about the same F1 over all rows, and which of them is best by a hair is chance. Of those within
-    one standard error of the best (the rule of Breiman et al. 1984, section 3.4.3) the one nearest to 0 is taken, where
-    the model itself finds the span as likely as "no answer".
+    one standard error of the best (the rule of Breiman et al. 1984, section 3.4.3) the one is taken under which rows
+    with and rows without an answer fare most alike: made pairs without an answer are easier than those that people
+    write, and the best threshold on them alone refuses too much.
 
     Args:
         scores: Of the best span of each row.
@@ -57,27 +59,27 @@ def _choose_threshold(scores: Sequence[float], f1: Sequence[float], answerable: 
     if not finite:
         return 0.0
     between = [(low + high) / 2 for low, high in pairwise(finite)]
-    candidates = sorted((0.0, finite[0] - 1.0, *between, finite[-1] + 1.0), key=abs)
-    earned = _earned(candidates, scores, f1, answerable)
-    best, error = max(earned)
-    return next(candidate for candidate, (mean, _) in zip(candidates, earned, strict=True) if mean >= best - error)
+    thresholds = np.array([finite[0] - 1.0, *between, finite[-1] + 1.0])
+    score, has, gain = np.asarray(scores), np.asarray(answerable), np.asarray(f1)
+    # By rising threshold: what rows with an answer still earn, what rows without one earn by now, and the squares.
+    answered = _at_or_above(thresholds, score[has], gain[has])
+    refused = (~has).sum() - _at_or_above(thresholds, score[~has], np.ones((~has).sum()))
+    squares = _at_or_above(thresholds, score[has], gain[has] ** 2) + refused
+    mean = (answered + refused) / len(score)
+    best = int(mean.argmax())
+    error = math.sqrt(max(0.0, squares[best] / len(score) - mean[best] ** 2) / len(score))
+    gap = np.abs(answered / max(1, has.sum()) - refused / max(1, (~has).sum()))
+    if has.all() or not has.any():
+        gap = -mean  # one kind alone: simply the best
+    return float(thresholds[np.where(mean >= mean[best] - error, gap, np.inf).argmin()])
 
 
-def _earned(
-    thresholds: Sequence[float], scores: Sequence[float], f1: Sequence[float], answerable: Sequence[bool]
-) -> list[tuple[float, float]]:
-    """F1 over all rows under each threshold, and its standard error."""
-    score, has = np.asarray(scores), np.asarray(answerable)
-    forced = np.where(has, np.asarray(f1), 0.0)
-    order = np.argsort(score, kind="stable")
-    # Of the rows in rising order of score, those before a place are not answered.
-    refused = np.concatenate([[0.0], np.cumsum(~has[order])])
-    answered = np.concatenate([np.cumsum(forced[order][::-1])[::-1], [0.0]])
-    squares = np.concatenate([np.cumsum((forced**2)[order][::-1])[::-1], [0.0]])
-    place = np.searchsorted(score[order], thresholds, side="left")
-    mean = (refused[place] + answered[place]) / len(score)
-    variance = (refused[place] + squares[place]) / len(score) - mean**2
-    return list(zip(mean.tolist(), np.sqrt(variance.clip(min=0) / len(score)).tolist(), strict=True))
+def _at_or_above(thresholds: NDArray[Any], scores: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """Sum of the values whose score is at or above each threshold."""
+    order = np.argsort(scores)
+    sums = np.concatenate([np.cumsum(values[order][::-1])[::-1], [0.0]])
+    above: NDArray[Any] = sums[np.searchsorted(scores[order], thresholds, side="left")]
+    return above
 
 
 def _fit_logistic(scores: Sequence[float], targets: Sequence[float], steps: int = 50) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from cypher.adapters.adapter import freeze_all_but
-from cypher.adapters.lora import Lora
+from cypher.adapters.methods import adapter_of
 from cypher.config import Recipe, supports
 from cypher.data.fetch import locate
 from cypher.data.readers import SquadParagraph, read_squad
@@ -120,7 +120,7 @@ def build(recipe: Recipe, loaded: LoadedModel) -> tuple[HeadedModel, ExtractSpan
         recipe.task, tokenizer=loaded.tokenizer, special=loaded.special, segments=loaded.uses_segment_ids
     )
     if recipe.adapter is not None:
-        Lora(recipe.adapter).attach(loaded.model, ADAPTER)
+        adapter_of(recipe.adapter, tokenizer=loaded.tokenizer).attach(loaded.model, ADAPTER)
         freeze_all_but(loaded.model, ADAPTER)
     return HeadedModel(loaded.model, task.head(loaded.model)), task
 

@@ -91,6 +91,7 @@ def train(
             parts = split_batch(order[place], config.accumulation * side_by_side)
             batches = [task.collate([examples[index] for index in part]) for part in parts]
             model.train()
+            model.model.begin_step(seed=config.seed, step=position.step)
             before = time.perf_counter()
             loss = train_step(
                 model,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from cypher.adapters.adapter import Adapter, freeze_all_but
-from cypher.adapters.lora import Lora
+from cypher.adapters.methods import adapter_of
 from cypher.apps.superglue.forms import Objective, objective
 from cypher.config import Recipe, supports
 from cypher.config.compare import CompareConfig
@@ -89,7 +89,7 @@ class Backbone:
         task = objective(config, loaded)
         try:
             if self.adapter is not None:
-                Lora(self.adapter).attach(loaded.model, ADAPTER)
+                adapter_of(self.adapter, tokenizer=loaded.tokenizer).attach(loaded.model, ADAPTER)
                 freeze_all_but(loaded.model, ADAPTER)
             else:
                 loaded.model.requires_grad_(True)
