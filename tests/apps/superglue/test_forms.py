@@ -25,8 +25,8 @@ def rows_of(key: str, folder: Path, *, labels: bool = True) -> list[Any]:
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        ("boolq", CompareRow(first="does the otter swim",
-                             second="The otter lives near the river 0. It swims all day.", label="true")),
+        ("boolq", JudgeRow(passage="The otter lives near the river 0. It swims all day.",
+                           question="does the otter swim?", candidates=("no", "yes"), right=(False, True))),
         ("cb", CompareRow(first="Anna saw the river 0.", second="Anna saw it", label="entailment")),
         ("rte", CompareRow(first="Anna saw the river 0.", second="Anna saw something.", label="entailment")),
         ("ax-b", CompareRow(first="Anna saw the river 0.", second="Anna saw it.", label="entailment")),

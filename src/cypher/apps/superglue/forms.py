@@ -1,8 +1,9 @@
 """What the model reads of each task: rows of the benchmark to rows of an objective, and its answers back.
 
-- BoolQ, CB, RTE and the diagnostics: two texts, one label.
+- CB, RTE and the diagnostics: two texts, one label.
 - WiC and WSC: two words or phrases, marked in two sentences or in one text, one label.
 - COPA: the premise, and a question by its kind, that two sentences may answer.
+- BoolQ: a question that "no" or "yes" answers, on a passage.
 - MultiRC: a question with all its answers on one passage; any number of them right.
 - ReCoRD: the query filled with each entity, all on one article; one of them right.
 """
@@ -47,6 +48,8 @@ def form_config(task: BenchmarkTask, settings: Settings) -> CompareConfig | Judg
         return JudgeCandidatesConfig(
             right="one", max_length=settings.max_length, max_question_tokens=12, max_candidate_tokens=32
         )
+    if task.key == "boolq":
+        return JudgeCandidatesConfig(right="one", max_length=settings.max_length, max_candidate_tokens=4)
     if task.key == "multirc":
         return JudgeCandidatesConfig(right="any", max_length=settings.max_length)
     if task.key == "record":
@@ -107,9 +110,10 @@ def _objective_rows(row: Row) -> list[ObjectiveRow]:
         right = None if row.label is None else (row.label == 0, row.label == 1)
         question = _COPA_QUESTIONS[row.question]
         return [JudgeRow(passage=row.premise, question=question, candidates=row.choices, right=right)]
-    label = None if row.label is None else label_text(row.label)
     if isinstance(row, BoolQRow):
-        return [CompareRow(first=row.question, second=row.passage, label=label)]
+        right = None if row.label is None else (not row.label, row.label)
+        return [JudgeRow(passage=row.passage, question=f"{row.question}?", candidates=("no", "yes"), right=right)]
+    label = None if row.label is None else label_text(row.label)
     if isinstance(row, EntailmentRow):
         return [CompareRow(first=row.premise, second=row.hypothesis, label=label)]
     spans = (row.span1, row.span2)
