@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cypher.config.adapter import METHODS
+from cypher.config.task import TASK_KINDS
 
 ARCHITECTURES = ("bert", "llama", "seq2seq")
 # Every method, and the preset whose gates make it another one.
 ADAPTERS = ("none", *METHODS, "unipelt")
-TASKS = ("extract_span", "embed")
+TASKS = (*TASK_KINDS, "embed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,10 @@ def supports(*, model: str, adapter: str = "none", task: str = "extract_span") -
     if task == "extract_span" and model != "bert":
         return Support(
             ok=False, reason=f"{model} reads from left to right: an answer's start is scored before its end is seen"
+        )
+    if task == "tag" and model != "bert":
+        return Support(
+            ok=False, reason=f"{model} reads from left to right: a word's tag is due before the words after it are seen"
         )
     return Support(ok=True)
 

@@ -81,6 +81,7 @@ class Model(nn.Module, ABC):
         segments: Parts in forward order, each a ``ModuleDict`` of numbered blocks; pipelines cut between blocks.
         embedding_output: Where hidden states leave the embedding; a decoder's, where there are two.
         width: Of the hidden states.
+        max_positions: Tokens a row may have; ``None`` where nothing limits them.
         remembers: Segments whose blocks keep a state while text is generated.
         takes_groups: Whether texts that share their beginning can be one row; see :class:`cypher.data.batch.Inputs`.
         arrangement: Which attached parts are gone through, and how; ``None`` is all of them, in the order they were
@@ -91,6 +92,7 @@ class Model(nn.Module, ABC):
     segments: nn.ModuleDict
     embedding_output: EmbeddingSite
     width: int
+    max_positions: int | None = None
     remembers: tuple[str, ...] = ()
     takes_groups: bool = False
     compute_dtype: torch.dtype = torch.float32

@@ -16,22 +16,17 @@ from filelock import FileLock, Timeout
 from cypher.adapters.adapter import freeze_all_but
 from cypher.adapters.methods import adapter_of
 from cypher.config import Recipe, supports
-from cypher.data.fetch import locate
-from cypher.data.readers import SquadParagraph, read_squad
-from cypher.errors import ConfigError
-from cypher.files import write_text
+from cypher.errors import ConfigError, DataError
+from cypher.files import read_json, write_text
+from cypher.hub.cache import writing
 from cypher.layers.precision import fastest_precision
 from cypher.models.load import Dropout, LoadedModel, load_model
-from cypher.tasks.calibration import Calibration
-from cypher.tasks.extract_span import ExtractSpan, SpanRow
-from cypher.tasks.reader_folder import SpanReader, save_reader
-from cypher.tasks.similar_words import SimilarWords
-from cypher.tasks.span_rows import held_out, span_rows
-from cypher.tasks.unanswerable import MISLEADING, unanswerable_rows
-from cypher.train.checkpoint import start_from
+from cypher.tasks.registry import kind_of
+from cypher.tasks.task_folder import TrainedTask, save_task
+from cypher.train.checkpoint import newest_checkpoint, start_from
 from cypher.train.loop import TrainResult, train
-from cypher.train.progress import Progress, read_metrics
-from cypher.train.task import HeadedModel
+from cypher.train.progress import RunWatcher, read_metrics
+from cypher.train.task import HeadedModel, Task
 
 # The name under which a recipe's adapter is attached while it is trained.
 ADAPTER = "trained"
@@ -43,15 +38,17 @@ class Run:
 
     Args:
         folder: ``runs/NAME``, with ``recipe.toml``, ``metrics.jsonl``, ``environment.json``, ``curves.png`` and
-            ``reader/``.
+            ``task/``, or ``reader/`` of span extraction.
         result: Scores of the best checkpoint, steps and seconds.
+        skipped: Rows that were left out because they could not be read.
     """
 
     folder: Path
     result: TrainResult
+    skipped: int = 0
 
 
-def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None) -> Run:
+def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = None) -> Run:
     """Train what the recipe says, or go on where an earlier sitting ended.
 
     Args:
@@ -62,6 +59,9 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
     Raises:
         ConfigError: The folder holds a run of another recipe, another process is training in it, or the parts do not
             combine.
+        DataError: The folder cannot be written, there is nothing to learn from, or the rows are no longer those that an
+            unfinished run began with.
+        ModelError: The model cannot be found or read, or a checkpoint is broken.
     """
     dropout = Dropout(dropout=recipe.model.dropout, attention_dropout=recipe.model.attention_dropout)
     loaded = load_model(recipe.model.name, dropout=dropout)
@@ -72,19 +72,22 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
             f"{loaded.architecture.name} with {adapter} on {recipe.task.kind} does not work: {support.reason}",
             change="see cypher models matrix",
         )
+    _require_positions(recipe, loaded)
     with _alone(folder):
         _claim(folder, recipe)
         return _run(recipe, loaded, folder, progress)
 
 
-def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: Progress | None) -> Run:
+def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher | None) -> Run:
+    kind = kind_of(recipe.task.kind)
+    prepared = kind.rows.prepare(recipe, loaded)
     torch.manual_seed(recipe.train.seed)
-    model, task = build(recipe, loaded)
-    # Before the rows are read, so that a wrong folder costs no time; a resumed run has weights of its own.
-    if recipe.train.start_from is not None and not (folder / "checkpoints").exists():
+    model, task = build(recipe, loaded, prepared.config)
+    # Before the rows are made, so that a wrong folder costs no time; a resumed run has weights of its own.
+    if recipe.train.start_from is not None and newest_checkpoint(folder / "checkpoints") is None:
         _start_from(Path(recipe.train.start_from), recipe, model)
-    rows, development = rows_of(recipe, loaded)
-    precision = fastest_precision() if recipe.precision.compute == "auto" else recipe.precision.compute
+    rows, development = prepared.rows()
+    precision = _precision(recipe, folder)
     write_text(folder / "environment.json", json.dumps(_environment(precision), indent=1))
     result = train(
         model,
@@ -104,51 +107,30 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: Progress |
         metrics=[task.metric],
         title=recipe.name,
     )
-    save_reader(
-        folder / "reader",
-        SpanReader(model=model, task=task, calibration=Calibration(**result.calibration), loaded=loaded),
+    save_task(
+        folder / kind.folder,
+        TrainedTask(
+            model=model,
+            task=task,
+            config=prepared.config,
+            calibration=result.calibration,
+            loaded=loaded,
+            columns=recipe.data.columns,
+        ),
         adapter_name=ADAPTER,
         adapter=recipe.adapter,
         model_name=recipe.model.name,
     )
-    return Run(folder=folder, result=result)
+    return Run(folder=folder, result=result, skipped=prepared.skipped)
 
 
-def build(recipe: Recipe, loaded: LoadedModel) -> tuple[HeadedModel, ExtractSpan]:
-    """The model with adapter and head, ready to be trained, and the task."""
-    task = ExtractSpan(
-        recipe.task, tokenizer=loaded.tokenizer, special=loaded.special, segments=loaded.uses_segment_ids
-    )
+def build(recipe: Recipe, loaded: LoadedModel, config: Any) -> tuple[HeadedModel, Task[Any, Any, Any]]:
+    """The model with adapter and head, ready to be trained, and the task that ``config`` describes."""
+    task = kind_of(recipe.task.kind).build(config, loaded)
     if recipe.adapter is not None:
         adapter_of(recipe.adapter, tokenizer=loaded.tokenizer).attach(loaded.model, ADAPTER)
         freeze_all_but(loaded.model, ADAPTER)
     return HeadedModel(loaded.model, task.head(loaded.model)), task
-
-
-def rows_of(recipe: Recipe, loaded: LoadedModel) -> tuple[list[SpanRow], list[SpanRow]]:
-    """Training and development rows; unanswerable pairs never cross from one to the other."""
-    train_part: list[SquadParagraph] = []
-    development_part: list[SquadParagraph] = []
-    for name in recipe.data.train:
-        kept, held = held_out(read_squad(locate(name, training=True)), fraction=recipe.data.development_fraction)
-        train_part += kept
-        development_part += held
-    rows = span_rows(train_part)[: recipe.data.limit]
-    limit = None if recipe.data.limit is None else int(recipe.data.limit * recipe.data.unanswerable)
-    development = span_rows(development_part)
-    if recipe.data.unanswerable:
-        similar_words = SimilarWords(loaded.model.token_vectors(), loaded.tokenizer)
-        rows += unanswerable_rows(
-            train_part,
-            per_question=recipe.data.unanswerable,
-            seed=recipe.train.seed,
-            similar_words=similar_words,
-        )[:limit]
-        # One a question: the threshold must not lean towards answering because most questions have an answer.
-        development += unanswerable_rows(
-            development_part, per_question=1.0, seed=0, similar_words=similar_words, weights=MISLEADING
-        )
-    return rows, development
 
 
 def _start_from(run: Path, recipe: Recipe, model: HeadedModel) -> None:
@@ -166,17 +148,37 @@ def _start_from(run: Path, recipe: Recipe, model: HeadedModel) -> None:
     start_from(run, model)
 
 
+def _require_positions(recipe: Recipe, loaded: LoadedModel) -> None:
+    """The longest row may come late in an epoch; what cannot be read is refused before the first."""
+    positions = loaded.model.max_positions
+    if positions is not None and recipe.task.max_length > positions:
+        raise ConfigError(
+            f"task.max_length = {recipe.task.max_length}",
+            needed=f"at most {positions}, the positions of {recipe.model.name}",
+            change=f"--set task.max_length={positions}",
+        )
+
+
+def _precision(recipe: Recipe, folder: Path) -> str:
+    """The recipe's, or the faster one here, which is measured once a run: a busy machine may find another."""
+    if recipe.precision.compute != "auto":
+        return recipe.precision.compute
+    about = folder / "environment.json"
+    return str(read_json(about)["precision"]) if about.exists() else fastest_precision()
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two processes in one folder would each take the other's checkpoints away."""
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            f"another process is training in {folder}", change="wait for it, end it, or choose another --set name=…"
-        ) from None
+    with writing(folder, kind=DataError, otherwise="choose another folder with --runs"):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # an OSError, too
+            raise ConfigError(
+                f"another process is training in {folder}", change="wait for it, end it, or choose another --set name=…"
+            ) from None
     try:
         yield
     finally:
