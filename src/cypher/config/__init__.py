@@ -17,6 +17,7 @@ from cypher.config.classify_span_pair import ClassifySpanPairConfig
 from cypher.config.data import DataConfig
 from cypher.config.extract_span import ExtractSpanConfig
 from cypher.config.fusion import FusionConfig
+from cypher.config.judge_candidates import JudgeCandidatesConfig
 from cypher.config.model import ModelConfig
 from cypher.config.precision import InferencePrecision, PrecisionConfig, TrainingPrecision
 from cypher.config.presets import PRESETS
@@ -43,6 +44,7 @@ __all__ = [
     "Ia3Config",
     "InferencePrecision",
     "InvertibleConfig",
+    "JudgeCandidatesConfig",
     "LoraConfig",
     "ModelConfig",
     "PartConfig",

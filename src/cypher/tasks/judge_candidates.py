@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from cypher.config.judge_candidates import JudgeCandidatesConfig
+from cypher.config import JudgeCandidatesConfig
 from cypher.data.batch import Batch, batches_for_inference, pad_inputs
 from cypher.data.batch_workers import each_batch
 from cypher.hub.tokenizer import SpecialTokens
@@ -219,18 +219,47 @@ class JudgeCandidates:
                 for right, logits in zip(known, predictions, strict=True)
             ]
             return {"accuracy": 100 * sum(hits) / len(hits)}
-        threshold = best_threshold(known, predictions)
-        judged = [[logit >= threshold for logit in logits] for logits in predictions]
-        f1, accuracy = _f1_and_accuracy(known, judged)
-        exact = sum(list(right) == found for right, found in zip(known, judged, strict=True)) / len(known)
-        scores = {"judged": (f1 + accuracy) / 2, "f1": f1, "accuracy": accuracy, "exact": exact}
-        return {name: 100 * value for name, value in scores.items()}
+        return _scores(known, predictions, best_threshold(known, predictions))
+
+    def score_calibrated(
+        self, rows: Sequence[JudgeRow], predictions: Sequence[Sequence[float]], calibration: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """As :meth:`score`, under the threshold of other rows."""
+        if self.config.right == "one":
+            return self.score(rows, predictions)
+        return _scores([_known(row) for row in rows], predictions, calibration["threshold"])
 
     def calibrate(self, rows: Sequence[JudgeRow], predictions: Sequence[Sequence[float]]) -> dict[str, Any]:
         """The logit from which a candidate is called right; nothing where the best one is."""
         if self.config.right == "one":
             return {}
         return {"threshold": best_threshold([_known(row) for row in rows], predictions)}
+
+
+def answer(
+    task: JudgeCandidates, prediction: Sequence[float], calibration: Mapping[str, Any], row: JudgeRow
+) -> dict[str, Any]:
+    """The best candidate and its share of a softmax, or whether each candidate is right and how probable that is."""
+    logits = torch.tensor(prediction)
+    if task.config.right == "one":
+        shares = logits.softmax(0)
+        best = int(shares.argmax())
+        return {"prediction": row.candidates[best], "choice": best, "probability": shares[best].item()}
+    threshold = calibration["threshold"]
+    return {
+        "prediction": [logit >= threshold for logit in prediction],
+        "probability": (logits - threshold).sigmoid().tolist(),
+    }
+
+
+def _scores(
+    right: Sequence[Sequence[bool]], predictions: Sequence[Sequence[float]], threshold: float
+) -> dict[str, float]:
+    judged = [[logit >= threshold for logit in logits] for logits in predictions]
+    f1, accuracy = _f1_and_accuracy(right, judged)
+    exact = sum(list(truths) == found for truths, found in zip(right, judged, strict=True)) / len(right)
+    scores = {"judged": (f1 + accuracy) / 2, "f1": f1, "accuracy": accuracy, "exact": exact}
+    return {name: 100 * value for name, value in scores.items()}
 
 
 def best_threshold(right: Sequence[Sequence[bool]], logits: Sequence[Sequence[float]]) -> float:

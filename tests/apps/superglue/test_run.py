@@ -18,14 +18,16 @@ from cypher.apps.superglue.run import Plan, best_folder, predictor, run
 from cypher.apps.superglue.settings import Settings
 from cypher.apps.superglue.submit import split_rows, submit
 from cypher.apps.superglue.table import table_rows
+from cypher.config import Recipe
 from cypher.errors import ConfigError
 
 TINY = {key: Settings(max_length=160, epochs=1, batch_size=8, learning_rate=1e-3, patience=0,
-                      start_from="rte" if key in ("cb", "boolq") else None) for key in SCORED}  # fmt: skip
+                      start_from={"cb": "rte", "boolq": "multirc"}.get(key)) for key in SCORED}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def tiny_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass over a few rows."""
     monkeypatch.setattr(runner, "settings_of", lambda key, profile: TINY[key])
 
 
@@ -49,15 +51,15 @@ def test_a_whole_run_is_scored_tabled_and_submitted(tmp_path: Path, tiny_bert: P
     scores = run(plan(tmp_path, tiny_bert), tell=told.append)
     assert scores["failed"] == {}
     assert set(scores["tasks"]) == set(TASKS)
-    assert [line.split(":")[0] for line in told][:1] == ["RTE"]
+    assert [line.split(":")[0] for line in told][:2] == ["MultiRC", "RTE"]
     assert scores == json.loads((tmp_path / "run" / "scores.json").read_text(encoding="utf-8"))
     assert isinstance(scores["score"], float)
     assert set(scores["tasks"]["cb"]["seeds"]) == {"1", "2"}
     assert set(scores["tasks"]["rte"]["seeds"]) == {"1"}
     assert set(scores["tasks"]["copa"]["standard_error"]) == {"accuracy"}
     assert scores["tasks"]["rte"]["standard_error"] is None
-    about = json.loads((tmp_path / "run" / "cb" / "seed-1" / "task.json").read_text(encoding="utf-8"))
-    assert about["train"]["start_from"] == str(tmp_path / "run" / "rte" / "seed-1")
+    recipe = Recipe.load(tmp_path / "run" / "cb" / "seed-1" / "recipe.toml")
+    assert recipe.train.start_from == str(tmp_path / "run" / "rte" / "seed-1")
     ours = table_rows([tmp_path / "run"])[0]
     assert ours.score == pytest.approx(100 * scores["score"])
 
@@ -113,7 +115,7 @@ def test_another_model_adapter_or_data_is_refused(tmp_path: Path, tiny_bert: Pat
         run(plan(tmp_path, tiny_bert, tasks=find_tasks("copa"), adapter="none"))
     write_benchmark(tmp_path / "data", train=40)
     again = run(plan(tmp_path, tiny_bert, tasks=find_tasks("copa"), seeds=[1]))
-    assert "holds a run of another rows" in again["failed"]["copa"]
+    assert "holds a run of another recipe or of other rows" in again["failed"]["copa"]
 
 
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path, tiny_bert: Path) -> None:

@@ -1,28 +1,29 @@
-"""One task with one seed: learnt, resumed, scored, and asked again later."""
+"""One task with one seed: a recipe and its rows, run, scored, and asked again later."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cypher.apps.superglue.backbone import Backbone
 from cypher.apps.superglue.benchmark import TASKS, BenchmarkTask
-from cypher.apps.superglue.forms import Answers, form_config, learnable, objective_rows
+from cypher.apps.superglue.forms import Answers, form_config, learnable, objective_rows, table_columns, table_line
 from cypher.apps.superglue.metrics import score
 from cypher.apps.superglue.parts import Parts
 from cypher.apps.superglue.settings import Settings
 from cypher.apps.superglue.submission import jsonl, submission_lines
-from cypher.config import TrainConfig
+from cypher.config import Recipe
+from cypher.config.section import parse
 from cypher.errors import ConfigError, ModelError
-from cypher.files import write_text
-from cypher.train.checkpoint import load_trained, start_from
-from cypher.train.loop import train
+from cypher.files import read_json, write_text
+from cypher.layers.precision import fastest_precision
+from cypher.tasks.run import run_recipe
+from cypher.tasks.task_folder import load_task
 
 Show = Callable[[str, int, int], None]
 """Progress: what, how much is done, of how much."""
@@ -53,80 +54,114 @@ class Watch:
         """The bar says nothing of scores."""
 
 
-def learn(
-    backbone: Backbone,
+def adapter_section(name: str) -> dict[str, Any] | None:
+    """The ``[adapter]`` section for the name of a method or preset; ``None`` for ``none``, which trains every weight.
+
+    LoRA goes on all linear layers with rank 32: with a frozen encoder this small, rank is cheap.
+    """
+    if name == "none":
+        return None
+    if name == "lora":
+        return {"method": "lora", "rank": 32, "alpha": 32.0}
+    return {"preset": name}
+
+
+def recipe_of(
     task: BenchmarkTask,
-    parts: Parts,
-    *,
     settings: Settings,
+    *,
+    model: str,
+    adapter: str,
     seed: int,
     folder: Path,
     first: Path | None = None,
+) -> Recipe:
+    """The recipe of a task with one seed.
+
+    Args:
+        task: Which one.
+        settings: How it is learnt.
+        model: Name of the weights.
+        adapter: Name of the method or preset, or ``none``.
+        seed: Of weights and order.
+        folder: Of the run, where its rows lie, too.
+        first: Folder of another task whose weights this one goes on from.
+
+    Raises:
+        ConfigError: No adapter is called so.
+    """
+    values: dict[str, Any] = {
+        "name": f"{task.key}-{folder.name}",
+        "model": {"name": model},
+        "task": form_config(task, settings),
+        "data": {
+            "train": [str(folder / "train.jsonl")],
+            "development": [str(folder / "choose.jsonl")],
+            "columns": table_columns(task),
+        },
+        "train": {
+            "epochs": settings.epochs,
+            "batch_size": settings.batch_size,
+            "learning_rate": settings.learning_rate,
+            "evaluations_per_epoch": settings.evaluations_per_epoch,
+            "patience": settings.patience,
+            "warmup": 0.1,
+            "seed": seed,
+        },
+    }
+    if first is not None:
+        values["train"]["start_from"] = str(first)
+    if (section := adapter_section(adapter)) is not None:
+        values["adapter"] = section
+    recipe: Recipe = parse(Recipe, values, where=f"--adapter {adapter}")
+    return recipe
+
+
+def learn(
+    task: BenchmarkTask,
+    parts: Parts,
+    recipe: Recipe,
+    settings: Settings,
+    *,
+    folder: Path,
     show: Show | None = None,
 ) -> dict[str, Any]:
     """Learn a task, or take what an earlier sitting has finished.
 
     Args:
-        backbone: Lends the model.
         task: Which one.
         parts: Its rows.
-        settings: How it is learnt.
-        seed: Of weights and order.
+        recipe: From :func:`recipe_of`.
+        settings: How many of the rows are taken.
         folder: Of this task and seed; an unfinished one is resumed.
-        first: Folder of another task whose weights this one goes on from.
         show: Draws progress.
 
     Returns:
-        ``metrics`` on the rows to report on, ``chosen`` on those to choose by, ``steps``, ``seconds``.
+        ``metrics`` on the rows to report on, ``chosen`` on those to choose by, ``rows``, ``steps``, ``seconds``.
 
     Raises:
-        ConfigError: The folder holds a run of other settings.
+        ConfigError: The folder holds a run of other settings or rows.
     """
-    config = form_config(task, settings)
-    schedule = TrainConfig(
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        evaluations_per_epoch=settings.evaluations_per_epoch,
-        patience=settings.patience,
-        warmup=0.1,
-        seed=seed,
-        start_from=None if first is None else str(first),
-    )
-    about = {
-        "model": backbone.name,
-        "adapter": None if backbone.adapter is None else backbone.adapter.model_dump(mode="json"),
-        "task": config.model_dump(mode="json"),
-        "train": schedule.model_dump(mode="json"),
-        "rows": {"train": _digest(parts.train), "choose": _digest(parts.choose), "report": _digest(parts.report)},
-    }
-    _claim(folder, about)
-    if (finished := _read(folder / "scores.json")) is not None:
-        return finished
     any_number = task.key == "multirc"
     rows = sample(learnable(objective_rows(parts.train), any_number=any_number), settings.limit)
-    development = sample(learnable(objective_rows(parts.choose), any_number=any_number), settings.choose_limit)
-    with backbone.lent(config, seed=seed) as (model, form):
-        if first is not None and not (folder / "checkpoints").exists():
-            start_from(first, model)
-        result = train(
-            model,
-            form,
-            rows,
-            development,
-            config=schedule,
-            dtype=backbone.dtype,
-            folder=folder,
-            progress=None if show is None else Watch(f"{task.name} {folder.name}", show),
-        )
-        with torch.inference_mode():
-            found = form.predict(model, objective_rows(parts.report))
-    predictions = Answers(task=task, calibration=result.calibration).predictions(parts.report, found)
+    choose = sample(learnable(objective_rows(parts.choose), any_number=any_number), settings.choose_limit)
+    digest = hashlib.sha256(repr((rows, choose, parts.report)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    if (finished := _finished(folder, recipe, digest)) is not None:
+        return finished
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "train.jsonl", jsonl(table_line(row) for row in rows))
+    write_text(folder / "choose.jsonl", jsonl(table_line(row) for row in choose))
+    watcher = None if show is None else Watch(f"{task.name} {folder.name}", show)
+    result = run_recipe(recipe, folder=folder, progress=watcher).result
+    predictions = ask(task, parts.report, folder=folder)
     write_text(folder / "predictions.jsonl", jsonl(submission_lines(task, parts.report, predictions)))
+    metric = {"classify": recipe.task.model_dump().get("metric"), "judge_candidates": "accuracy"}
+    chosen = result.scores["judged" if any_number else metric.get(recipe.task.kind) or "accuracy"]
     scores = {
         "metrics": score(task, parts.report, predictions),
-        "chosen": result.scores[form.metric] / 100,
-        "rows": {"train": len(rows), "choose": len(development), "report": len(parts.report)},
+        "chosen": chosen / 100,
+        "rows": {"train": len(rows), "choose": len(choose), "report": len(parts.report)},
+        "digest": digest,
         "steps": result.steps,
         "seconds": round(result.seconds, 1),
     }
@@ -134,11 +169,10 @@ def learn(
     return scores
 
 
-def ask(backbone: Backbone, task: BenchmarkTask, rows: Sequence[Any], *, folder: Path) -> list[Any]:
+def ask(task: BenchmarkTask, rows: Sequence[Any], *, folder: Path) -> list[Any]:
     """Predictions of a task that was learnt, for rows with or without labels.
 
     Args:
-        backbone: Of the run.
         task: Of the rows; a diagnostic is answered by the task it belongs to.
         rows: Of the benchmark.
         folder: Of the learnt task and seed.
@@ -146,19 +180,13 @@ def ask(backbone: Backbone, task: BenchmarkTask, rows: Sequence[Any], *, folder:
     Raises:
         ModelError: The folder holds no finished run.
     """
-    about, best = _read(folder / "task.json"), _read(folder / "best.json")
-    if about is None or best is None:
-        raise ModelError(f"{folder} holds no task that was learnt", change="run cypher superglue run again")
-    trained = TASKS[task.diagnostic_of] if task.diagnostic_of else task
-    kind = type(form_config(trained, Settings(max_length=256, epochs=1, batch_size=1, learning_rate=1.0)))
-    config = kind.model_validate(about["task"])
-    with backbone.lent(config, seed=0) as (model, form):
-        model.model.prepare_training(backbone.dtype)
-        load_trained(model, folder / "best.safetensors")
-        model.eval()
-        with torch.inference_mode():
-            found = form.predict(model, objective_rows(rows))
-    return Answers(task=trained, calibration=best["calibration"]).predictions(rows, found)
+    trained = load_task(folder / "task")
+    precision = fastest_precision()
+    trained.model.model.pack("bf16" if precision == "bf16" else "fp32")
+    with torch.inference_mode():
+        found = trained.task.predict(trained.model, objective_rows(rows))
+    learnt = TASKS[task.diagnostic_of] if task.diagnostic_of else task
+    return Answers(task=learnt, calibration=trained.calibration).predictions(rows, found)
 
 
 def sample(rows: list[Any], limit: int | None) -> list[Any]:
@@ -169,33 +197,20 @@ def sample(rows: list[Any], limit: int | None) -> list[Any]:
     return [rows[place] for place in sorted(chosen)]
 
 
-def _claim(folder: Path, about: Mapping[str, Any]) -> None:
-    """Write what the folder is of, or check that it is the same. What it went on from may be gone by now."""
-    before = _read(folder / "task.json")
-    if before is not None and _without_start(before) != _without_start(about):
-        different = [key for key in about if before.get(key) != about[key]]
+def _finished(folder: Path, recipe: Recipe, digest: str) -> dict[str, Any] | None:
+    """The scores of a run that is finished; what it went on from may be gone by now."""
+    if not (folder / "scores.json").exists():
+        return None
+    scores: dict[str, Any] = read_json(folder / "scores.json", kind=ModelError, needed="the scores of a run")
+    before = Recipe.load(folder / "recipe.toml")
+    same = {"start_from": None}
+    if (
+        before.model_copy(update={"train": before.train.model_copy(update=same)})
+        != recipe.model_copy(update={"train": recipe.train.model_copy(update=same)})
+        or scores["digest"] != digest
+    ):
         raise ConfigError(
-            f"{folder} holds a run of another {' and '.join(different)}",
+            f"{folder} holds a run of another recipe or of other rows",
             change="choose another --output, or remove that folder",
         )
-    if before is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "task.json", json.dumps(about, indent=1) + "\n")
-
-
-def _without_start(about: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps({**about, "train": {**about["train"], "start_from": None}}))  # type: ignore[no-any-return]
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error})", change="remove its folder and run again") from None
-    return values
-
-
-def _digest(rows: Sequence[Any]) -> str:
-    return hashlib.sha256(repr(rows).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return scores

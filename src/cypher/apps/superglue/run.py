@@ -12,16 +12,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cypher.apps.superglue.backbone import Backbone
 from cypher.apps.superglue.benchmark import TASKS, BenchmarkTask, is_labelled, read_rows
-from cypher.apps.superglue.learn import Show, ask, learn
+from cypher.apps.superglue.learn import Show, ask, learn, recipe_of
 from cypher.apps.superglue.metrics import benchmark_score, score, task_score
 from cypher.apps.superglue.parts import find_test_file, task_parts
 from cypher.apps.superglue.predictions import majority
-from cypher.apps.superglue.settings import SEVERAL_SEEDS, Profile, settings_of
+from cypher.apps.superglue.settings import SEVERAL_SEEDS, Profile, in_order, settings_of
 from cypher.apps.superglue.table import SCORES_FILE, read_scores
+from cypher.config import supports
 from cypher.errors import ConfigError, CypherError
 from cypher.files import write_text
+from cypher.models.load import load_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Plan:
 
 
 def run(plan: Plan, *, show: Show | None = None, tell: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Learn every task of the plan, RTE first since others go on from it, and write ``scores.json``.
+    """Learn every task of the plan, those first that others go on from, and write ``scores.json``.
 
     Args:
         plan: What to do.
@@ -78,15 +79,15 @@ def _run(plan: Plan, show: Show | None, tell: Callable[[str], None]) -> dict[str
         "data": [str(folder) for folder in plan.folders],
     }
     tasks = _claim(plan.output, about)
-    backbone = Backbone(plan.model, plan.adapter)
-    assert backbone.loaded is not None, "a model that cannot be found fails before any task begins"
+    _check_model(plan)
     failed: dict[str, str] = {}
-    for task in sorted(_with_diagnostics(plan), key=lambda task: (task.key != "rte", task.diagnostic_of is not None)):
+    for key in in_order([task.key for task in _with_diagnostics(plan)]):
+        task = TASKS[key]
         try:
             if task.diagnostic_of is None:
-                tasks[task.key] = _learn_task(backbone, task, plan, show)
+                tasks[task.key] = _learn_task(task, plan, show)
             else:
-                tasks[task.key] = _diagnose(backbone, task, plan)
+                tasks[task.key] = _diagnose(task, plan)
             shown = ", ".join(f"{name} {value:.3f}" for name, value in tasks[task.key]["metrics"].items())
             tell(f"{task.name}: {shown} ({tasks[task.key]['seconds']:.0f} s)")
         except CypherError as error:
@@ -135,12 +136,11 @@ def predictor(run_folder: Path) -> Callable[[BenchmarkTask, Sequence[Any]], list
     Raises:
         DataError: The folder holds no run.
     """
-    scores = read_scores(run_folder)
-    backbone = Backbone(scores["model"], scores["adapter"])
+    read_scores(run_folder)
 
     def predict(task: BenchmarkTask, rows: Sequence[Any]) -> list[Any] | None:
         folder = best_folder(run_folder, task.diagnostic_of or task.key)
-        return None if folder is None else ask(backbone, task, rows, folder=folder)
+        return None if folder is None else ask(task, rows, folder=folder)
 
     return predict
 
@@ -156,23 +156,39 @@ def _with_diagnostics(plan: Plan) -> list[BenchmarkTask]:
     return [*plan.tasks, *beside]
 
 
-def _learn_task(backbone: Backbone, task: BenchmarkTask, plan: Plan, show: Show | None) -> dict[str, Any]:
+def _check_model(plan: Plan) -> None:
+    """What no task could be learnt with is refused before the first of them."""
+    recipe = recipe_of(
+        TASKS["rte"],
+        settings_of("rte", plan.profile),
+        model=plan.model,
+        adapter=plan.adapter,
+        seed=plan.seeds[0],
+        folder=plan.output,
+    )
+    architecture = load_model(plan.model).architecture.name
+    method = "none" if recipe.adapter is None else recipe.adapter.method
+    for kind in ("classify", "classify_span_pair", "judge_candidates"):
+        if not (support := supports(model=architecture, adapter=method, task=kind)):
+            raise ConfigError(f"{plan.model} with --adapter {plan.adapter}: {support.reason}")
+
+
+def _learn_task(task: BenchmarkTask, plan: Plan, show: Show | None) -> dict[str, Any]:
     parts = task_parts(plan.folders, task, few_shot=plan.few_shot)
     settings = settings_of(task.key, plan.profile)
     seeds = plan.seeds if task.key in SEVERAL_SEEDS else plan.seeds[:1]
     first = None if settings.start_from is None else best_folder(plan.output, settings.start_from)
     results = {
         seed: learn(
-            backbone,
             task,
             parts,
-            settings=settings,
-            seed=seed,
-            folder=task_folder(plan.output, task.key, seed),
-            first=first,
+            recipe_of(task, settings, model=plan.model, adapter=plan.adapter, seed=seed, folder=folder, first=first),
+            settings,
+            folder=folder,
             show=show,
         )
         for seed in seeds
+        for folder in [task_folder(plan.output, task.key, seed)]
     }
     metrics_of = [result["metrics"] for result in results.values()]
     metrics = {name: sum(one[name] for one in metrics_of) / len(metrics_of) for name in metrics_of[0]}
@@ -207,7 +223,7 @@ def _standard_errors(metrics_of: Sequence[Mapping[str, float]]) -> dict[str, flo
     return errors
 
 
-def _diagnose(backbone: Backbone, task: BenchmarkTask, plan: Plan) -> dict[str, Any]:
+def _diagnose(task: BenchmarkTask, plan: Plan) -> dict[str, Any]:
     assert task.diagnostic_of is not None
     trained = TASKS[task.diagnostic_of]
     path, folder = find_test_file(plan.folders, task), best_folder(plan.output, task.diagnostic_of)
@@ -220,7 +236,7 @@ def _diagnose(backbone: Backbone, task: BenchmarkTask, plan: Plan) -> dict[str, 
     if unlabelled:
         raise ConfigError(f"{path}: {unlabelled} of {len(rows)} rows have no label to score by")
     rest = majority(trained, task_parts(plan.folders, trained, few_shot=plan.few_shot).train)
-    metrics = score(task, rows, ask(backbone, task, rows, folder=folder))
+    metrics = score(task, rows, ask(task, rows, folder=folder))
     return {
         "score": task_score(task, metrics),
         "metrics": metrics,
