@@ -192,3 +192,12 @@ def test_a_recipe_learns_to_choose_and_leaves_what_it_learnt(tmp_path: Path, tin
         scores = trained.task.score(rows, trained.task.predict(trained.model, rows))
     assert scores["accuracy"] == pytest.approx(run.result.scores["accuracy"], abs=2)
     assert trained.calibration["temperature"] > 0
+
+
+@pytest.mark.real_data
+def test_every_row_of_copa_is_read(data_folder: Path) -> None:
+    """The choice of plausible alternatives as it is published, a column for each of two candidates."""
+    path = data_folder / "superglue_full/COPA/val.jsonl.gz"
+    rows = read(path, text="premise", choice_1="choice1", choice_2="choice2")
+    assert (len(rows), sum(row.label == 1 for row in rows)) == (100, 45)
+    assert rows[0].choices == ("The toilet filled with water.", "Water flowed from the spout.")

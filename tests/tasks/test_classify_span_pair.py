@@ -19,6 +19,7 @@ from cypher.errors import DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.models.bert import Bert, BertConfig
 from cypher.models.llama import Llama, LlamaConfig
+from cypher.models.load import load_model
 from cypher.models.model import Encoded, Model
 from cypher.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from cypher.tasks.classify_span_pair import ClassifySpanPair, SpanPairHead, SpanPairRow, answer
@@ -30,6 +31,7 @@ from cypher.tasks.task_kind import Source
 from cypher.tasks.text_sequence import TextReader
 from cypher.train.task import HeadedModel
 
+BORDERS = ("start", "end")
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"the river bank of a mill was built by it rain fell on cold".split()]
 SIZES = {"vocabulary_size": len(WORDS), "width": 16, "n_heads": 2, "inner_width": 24}
 MODELS: dict[str, Callable[[], Model]] = {
@@ -106,11 +108,27 @@ def test_a_short_text_leaves_its_room_to_the_long_one() -> None:
     assert 22 <= len(found.sequence.token_ids) <= 24
 
 
-def test_spans_too_far_apart_and_spans_without_a_token_are_told() -> None:
-    far = "the bank " + "rain fell on " * 20 + "river"
-    given = row(far, "bank", "river")
-    with pytest.raises(DataError, match=r"there: the spans are 62 tokens from end to end.*raise task.max_length"):
-        find_spans(reader(), given.text, None, given.first, given.second, row=0, place="there")
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("max_length", [16, 24])
+def test_of_spans_far_apart_what_is_between_them_goes(swapped: bool, max_length: int) -> None:
+    far = "it was the bank of " + "rain fell on " * 20 + "a river by the mill"
+    bank, river = (11, 15), (far.index("river"), far.index("river") + 5)
+    read = reader(max_length=max_length)
+    first, second = (river, bank) if swapped else (bank, river)
+    found = find_spans(read, far, None, first, second, row=0, place="here")
+    ids = found.sequence.token_ids
+    assert max_length - 2 <= len(ids) <= max_length
+    seen = [words_at(read, ids, found.first), words_at(read, ids, found.second)]
+    assert seen == (["river", "bank"] if swapped else ["bank", "river"])
+    assert words_at(read, ids, (0, len(ids))).startswith("[CLS] it was the bank of rain")
+
+
+def test_a_span_longer_than_its_room_and_one_without_a_token_are_told() -> None:
+    long = "the bank " + "rain fell on " * 20 + "river"
+    for pair, room in ((None, 11), ("it", 20)):
+        second = (4, 8) if pair is None else (0, 2)
+        with pytest.raises(DataError, match=rf"there: a span is longer than the {room} tokens.*raise task.max_length"):
+            find_spans(reader(), long, pair, (9, 200), second, row=0, place="there")
     with pytest.raises(DataError, match="there: characters 3 to 4 hold no token"):
         find_spans(reader(), "the bank", None, (3, 4), (4, 8), row=0, place="there")
 
@@ -250,3 +268,26 @@ def test_a_recipe_learns_whether_two_spans_are_one_word(tmp_path: Path, tiny_ber
     with torch.inference_mode():
         scores = trained.task.score(rows, trained.task.predict(trained.model, rows))
     assert scores["accuracy"] == pytest.approx(run.result.scores["accuracy"], abs=2)
+
+
+@pytest.mark.real_data
+def test_every_pair_of_wic_is_found_in_its_tokens(data_folder: Path, tiny_bert: Path) -> None:
+    """Word in Context as it is published: 638 pairs of sentences, with the word where its characters say."""
+    columns = {"text": "sentence1", "pair": "sentence2", "label": "label"}
+    columns |= {f"{name}_{border}": f"{border}{n}" for n, name in ((1, "first"), (2, "second")) for border in BORDERS}
+    source = Source(path=data_folder / "superglue_full/WiC/val.jsonl.gz", columns=columns, with_targets=True)
+    records = list(ROWS.records(ClassifySpanPairConfig(labels=("false", "true")), source))
+    assert len(records) == 638
+    loaded = load_model(str(tiny_bert))
+    read = TextReader(
+        tokenizer=loaded.tokenizer, special=loaded.special, segments=True, with_source=False, max_length=96
+    )
+    for record in records:
+        given: SpanPairRow = record.row
+        found = find_spans(read, given.text, given.pair, given.first, given.second, row=0, place=given.place)
+        for text, characters, tokens in (
+            (given.text, given.first, found.first),
+            (given.pair or "", given.second, found.second),
+        ):
+            shown = loaded.tokenizer.decode(list(found.sequence.token_ids[slice(*tokens)]))
+            assert shown.replace(" ", "") == text[slice(*characters)].lower().replace(" ", ""), given.place

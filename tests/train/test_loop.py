@@ -21,7 +21,7 @@ import torch
 from cypher.adapters.lora import Lora
 from cypher.config import LoraConfig, TrainConfig
 from cypher.data.batch import Batch, pad_inputs
-from cypher.errors import DataError, ModelError
+from cypher.errors import CypherError, DataError, ModelError
 from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.bert import Bert, BertConfig
@@ -399,3 +399,26 @@ def test_bf16_keeps_trained_weights_in_fp32_and_follows_the_fp32_curve(tmp_path:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     run(tmp_path / "fp32", dropout=0.0)
     assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "fp32"), abs=0.05)
+
+
+class WorseThanNothing(TokenParity):
+    """Its scores are no numbers until the evaluation that ``numbers_from`` counts to."""
+
+    def __init__(self, numbers_from: int) -> None:
+        self.left = numbers_from
+
+    def score(self, rows: Sequence[list[int]], predictions: Sequence[list[int]]) -> dict[str, float]:
+        self.left -= 1
+        return super().score(rows, predictions) if self.left < 0 else {"accuracy": float("nan")}
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    def run_with(numbers_from: int, folder: Path) -> Any:
+        task = WorseThanNothing(numbers_from)
+        return train(headed(), task, ROWS, ROWS[:8], config=CONFIG, dtype=torch.float32, folder=folder)
+
+    result = run_with(1, tmp_path / "late")
+    assert result.scores["accuracy"] > 0
+    with pytest.raises(CypherError, match=r"accuracy of the development rows was never a number.*learning_rate"):
+        run_with(99, tmp_path / "never")
+    assert not (tmp_path / "never" / "best.json").exists()

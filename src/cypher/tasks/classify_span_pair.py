@@ -161,7 +161,7 @@ class ClassifySpanPair:
         """One example a row.
 
         Raises:
-            DataError: A span has no token, or the spans do not fit into the longest sequence.
+            DataError: A span has no token, or is longer than the room there is for it.
         """
         places = find_spans(self.reader, row.text, row.pair, row.first, row.second, row=index, place=row.place)
         label = -1 if row.label is None else self._number[row.label]

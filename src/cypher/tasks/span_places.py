@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from cypher.errors import DataError
-from cypher.tasks.text_sequence import TextReader, TextSequence
+from cypher.tasks.text_sequence import TextReader, TextSequence, kept_of_pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +56,19 @@ def find_spans(
         place: Of the row, for errors.
 
     Raises:
-        DataError: A span has no token, or the spans do not fit into the longest sequence together.
+        DataError: A span has no token, or is longer than the room there is for it.
     """
     sides = [_Side(text=text, spans=(first, second))]
     if pair is not None:
         sides = [_Side(text=text, spans=(first,)), _Side(text=pair, spans=(second,))]
-    # Two special tokens around one text and three around two; a cut text can begin with a token more than it had.
-    room = (reader.max_length - len(sides) - 1) // len(sides)
-    lengths = [len(reader.tokenizer.encode(side.text, add_special_tokens=False).ids) for side in sides]
-    if sum(lengths) > reader.max_length - len(sides) - 1:
-        spare = max(0, room - min(lengths)) if pair is not None else 0
-        sides = [
-            side if length <= room else _cut(reader.tokenizer, side, room + spare, reader.max_length, place)
-            for side, length in zip(sides, lengths, strict=True)
-        ]
+    lengths = [_count(reader.tokenizer, side.text) for side in sides]
+    # Two special tokens around one text, three around two.
+    room = reader.max_length - len(sides) - 1
+    rooms = (room,) if pair is None else kept_of_pair(lengths[0], lengths[1], room)
+    sides = [
+        side if length <= room else _cut(reader.tokenizer, side, room, reader.max_length, place)
+        for side, length, room in zip(sides, lengths, rooms, strict=True)
+    ]
     sequence = reader.read(sides[0].text, sides[1].text if pair is not None else None, row=row)
     found: list[tuple[int, int]] = []
     for number, side in enumerate(sides):
@@ -96,7 +95,26 @@ def _tokens(offsets: Sequence[tuple[int, int]], span: tuple[int, int], place: st
 
 
 def _cut(tokenizer: Tokenizer, side: _Side, room: int, max_length: int, place: str) -> _Side:
-    """The stretch of at most ``room`` tokens with the spans in its middle."""
+    """At most ``room`` tokens with the spans: one stretch with both in its middle, or one around each."""
+    whole = _window(tokenizer, side, room, place)
+    if whole is not None:
+        return whole
+    for half in range(room // 2, 0, -1) if len(side.spans) == 2 else ():
+        parts = [_window(tokenizer, _Side(text=side.text, spans=(span,)), half, place) for span in side.spans]
+        if parts[0] is None or parts[1] is None:
+            break
+        joined = _joined(parts[0], parts[1], in_order=side.spans[0] <= side.spans[1])
+        if _count(tokenizer, joined.text) <= room:
+            return joined
+    raise DataError(
+        f"{place}: a span is longer than the {room if len(side.spans) == 1 else room // 2} tokens there are for it",
+        needed=f"spans that fit into task.max_length = {max_length} with what is read beside them",
+        change="raise task.max_length",
+    )
+
+
+def _window(tokenizer: Tokenizer, side: _Side, room: int, place: str) -> _Side | None:
+    """The stretch of at most ``room`` tokens with the spans in its middle; ``None`` where they are too far apart."""
     offsets = tokenizer.encode(side.text, add_special_tokens=False).offsets
     tokens = [_tokens(offsets, span, place) for span in side.spans]
     first, last = min(start for start, _ in tokens), max(end for _, end in tokens)
@@ -105,12 +123,21 @@ def _cut(tokenizer: Tokenizer, side: _Side, room: int, max_length: int, place: s
         begin, end = offsets[start][0], offsets[min(start + room, len(offsets)) - 1][1]
         text = side.text[begin:end]
         # Cut inside a word, a text can have more tokens than the stretch it is.
-        more = len(tokenizer.encode(text, add_special_tokens=False).ids) - room
+        more = _count(tokenizer, text) - room
         if more <= 0:
             return _Side(text=text, spans=tuple((start - begin, end - begin) for start, end in side.spans))
         room -= more
-    raise DataError(
-        f"{place}: the spans are {last - first} tokens from end to end",
-        needed=f"spans that fit into task.max_length = {max_length} with what is read beside them",
-        change="raise task.max_length",
-    )
+    return None
+
+
+def _joined(first: _Side, second: _Side, *, in_order: bool) -> _Side:
+    """Two stretches with a span each as one text; what stood between them is gone."""
+    before, after = (first, second) if in_order else (second, first)
+    shift = len(before.text) + 1
+    moved = tuple((start + shift, end + shift) for start, end in after.spans)
+    spans = (*first.spans, *moved) if in_order else (*moved, *second.spans)
+    return _Side(text=f"{before.text} {after.text}", spans=spans)
+
+
+def _count(tokenizer: Tokenizer, text: str) -> int:
+    return len(tokenizer.encode(text, add_special_tokens=False).ids)
