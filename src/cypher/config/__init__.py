@@ -17,6 +17,7 @@ from cypher.config.classify_span_pair import ClassifySpanPairConfig
 from cypher.config.data import DataConfig
 from cypher.config.extract_span import ExtractSpanConfig
 from cypher.config.fusion import FusionConfig
+from cypher.config.judge_candidates import JudgeCandidatesConfig
 from cypher.config.model import ModelConfig
 from cypher.config.precision import InferencePrecision, PrecisionConfig, TrainingPrecision
 from cypher.config.presets import PRESETS
@@ -30,8 +31,8 @@ from cypher.config.train import TrainConfig
 __all__ = [
     "PRESETS", "TASK_KINDS", "AdapterActivation", "AdapterConfig", "BottleneckConfig", "ChooseConfig", "ClassifyConfig",
     "ClassifySpanPairConfig", "CompacterConfig", "DataConfig", "DoraConfig", "DvoraConfig", "ExtractSpanConfig",
-    "FusionConfig", "Ia3Config", "InferencePrecision", "InvertibleConfig", "LoraConfig", "ModelConfig", "PartConfig",
-    "PrecisionConfig", "PrefixConfig", "PromptConfig", "Recipe", "ReftConfig", "RegressConfig", "Support", "TagConfig",
-    "TaskConfig", "TrainConfig", "TrainingPrecision", "UnionConfig", "VeraConfig", "adapter_config", "matrix",
-    "supports",
+    "FusionConfig", "Ia3Config", "InferencePrecision", "InvertibleConfig", "JudgeCandidatesConfig", "LoraConfig",
+    "ModelConfig", "PartConfig", "PrecisionConfig", "PrefixConfig", "PromptConfig", "Recipe", "ReftConfig",
+    "RegressConfig", "Support", "TagConfig", "TaskConfig", "TrainConfig", "TrainingPrecision", "UnionConfig",
+    "VeraConfig", "adapter_config", "matrix", "supports",
 ]  # fmt: skip

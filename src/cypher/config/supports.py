@@ -66,6 +66,10 @@ def supports(*, model: str, adapter: str = "none", task: str = "extract_span") -
         return Support(
             ok=False, reason=f"{model} reads from left to right: a word's tag is due before the words after it are seen"
         )
+    if task == "judge_candidates" and model != "bert":
+        return Support(
+            ok=False, reason=f"{model} has no mask under which several candidates share a passage and not each other"
+        )
     return Support(ok=True)
 
 

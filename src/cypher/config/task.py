@@ -11,10 +11,11 @@ from cypher.config.choose import ChooseConfig
 from cypher.config.classify import ClassifyConfig
 from cypher.config.classify_span_pair import ClassifySpanPairConfig
 from cypher.config.extract_span import ExtractSpanConfig
+from cypher.config.judge_candidates import JudgeCandidatesConfig
 from cypher.config.regress import RegressConfig
 from cypher.config.tag import TagConfig
 
-TASK_KINDS = ("extract_span", "classify", "tag", "regress", "choose", "classify_span_pair")
+TASK_KINDS = ("extract_span", "classify", "tag", "regress", "choose", "classify_span_pair", "judge_candidates")
 """Every kind that a recipe can train."""
 
 
@@ -33,7 +34,13 @@ def _resolved(given: Any) -> Any:
 
 
 TaskConfig = Annotated[
-    ExtractSpanConfig | ClassifyConfig | TagConfig | RegressConfig | ChooseConfig | ClassifySpanPairConfig,
+    ExtractSpanConfig
+    | ClassifyConfig
+    | TagConfig
+    | RegressConfig
+    | ChooseConfig
+    | ClassifySpanPairConfig
+    | JudgeCandidatesConfig,
     Field(discriminator="kind"),
     BeforeValidator(_resolved),
 ]

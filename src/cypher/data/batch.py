@@ -24,6 +24,8 @@ class Inputs:
         positions: ``(batch, seq)`` int64; ``None`` means 0, 1, 2, ….
         source: What an encoder reads, for models that answer one text with another.
         adapter_ids: ``(batch,)`` int64, which of the adapters in a BatchSplit serves each row.
+        groups: ``(batch, seq)`` int64, for a row of several texts that share their beginning: tokens of group 0 attend
+            to each other alone, those of any other group to group 0 and to their own; ``None`` is all one group.
     """
 
     token_ids: Tensor
@@ -32,6 +34,7 @@ class Inputs:
     positions: Tensor | None = None
     source: Inputs | None = None
     adapter_ids: Tensor | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         assert self.attention_mask.dtype == torch.bool, "attention_mask is bool, True = keep"
@@ -46,6 +49,7 @@ class Inputs:
             positions=None if self.positions is None else self.positions.to(device),
             source=None if self.source is None else self.source.to(device),
             adapter_ids=None if self.adapter_ids is None else self.adapter_ids.to(device),
+            groups=None if self.groups is None else self.groups.to(device),
         )
 
     def copied(self, copies: int) -> Inputs:

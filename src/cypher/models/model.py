@@ -83,6 +83,7 @@ class Model(nn.Module, ABC):
         width: Of the hidden states.
         max_positions: Tokens a row may have; ``None`` where nothing limits them.
         remembers: Segments whose blocks keep a state while text is generated.
+        takes_groups: Whether texts that share their beginning can be one row; see :class:`cypher.data.batch.Inputs`.
         arrangement: Which attached parts are gone through, and how; ``None`` is all of them, in the order they were
             attached.
         dropped: Blocks whose parts the present training step leaves out.
@@ -93,6 +94,7 @@ class Model(nn.Module, ABC):
     width: int
     max_positions: int | None = None
     remembers: tuple[str, ...] = ()
+    takes_groups: bool = False
     compute_dtype: torch.dtype = torch.float32
     arrangement: Arrangement | None = None
     dropped: frozenset[str] = frozenset()
@@ -182,6 +184,7 @@ class Model(nn.Module, ABC):
             state: Of a generation; gains the tokens of ``inputs``.
             scores: Whether blocks also work out how much attention each token received.
         """
+        assert inputs.groups is None or self.takes_groups, "supports() refuses tasks that need groups of tokens"
         losses: dict[str, TokenSum] = {}
         hidden: Tensor | None = None
         context: BlockContext | None = None

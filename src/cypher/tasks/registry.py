@@ -11,18 +11,21 @@ from cypher.config import (
     ClassifyConfig,
     ClassifySpanPairConfig,
     ExtractSpanConfig,
+    JudgeCandidatesConfig,
     RegressConfig,
     TagConfig,
 )
 from cypher.errors import ModelError
 from cypher.models.load import LoadedModel
-from cypher.tasks import choose, classify, classify_span_pair, regress, squad_rows, tag
+from cypher.tasks import choose, classify, classify_span_pair, judge_candidates, regress, squad_rows, tag
 from cypher.tasks.choose import Choose
 from cypher.tasks.choose_rows import ROWS as CHOOSE_ROWS
 from cypher.tasks.classify import Classify
 from cypher.tasks.classify_rows import ROWS as CLASSIFY_ROWS
 from cypher.tasks.classify_span_pair import ClassifySpanPair
 from cypher.tasks.extract_span import ExtractSpan
+from cypher.tasks.judge_candidates import JudgeCandidates
+from cypher.tasks.judge_rows import ROWS as JUDGE_ROWS
 from cypher.tasks.regress import Regress
 from cypher.tasks.span_pair_rows import ROWS as SPAN_PAIR_ROWS
 from cypher.tasks.squad_rows import SquadRows
@@ -98,6 +101,13 @@ KINDS: dict[str, TaskKind] = {
         rows=SPAN_PAIR_ROWS,
         answer=classify_span_pair.answer,
         score=uncalibrated,
+    ),
+    "judge_candidates": TaskKind(
+        config=JudgeCandidatesConfig,
+        build=on_encoder(JudgeCandidates),
+        rows=JUDGE_ROWS,
+        answer=judge_candidates.answer,
+        score=JudgeCandidates.score_calibrated,
     ),
 }
 
