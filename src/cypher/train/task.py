@@ -72,3 +72,11 @@ class Task(Protocol, Generic[Row, Example, Prediction]):
 
     def calibrate(self, rows: Sequence[Row], predictions: Sequence[Prediction]) -> dict[str, Any]:
         """What to remember beside the weights, from held-out rows (thresholds, scales); may be empty."""
+
+
+def may_be_cut(task: Task[Any, Any, Any]) -> bool:
+    """Whether a batch may be cut into micro-batches before the task sees it.
+
+    A task whose rows are compared with each other sets ``whole_batch = True``: cut, each row would have fewer others.
+    """
+    return not getattr(task, "whole_batch", False)
