@@ -22,6 +22,8 @@ from cypher.hub.cache import cache_folder, is_offline
 
 # Run by an interpreter that has the library it imports.
 collect_ignore = ["adapters/adapters_library.py"]
+# Loaded as they are; collected for docstrings as well, two of them would be one module.
+collect_ignore_glob = ["*/conftest.py"]
 
 DATA = os.environ.get("CYPHER_DATA", "")
 REQUIRED = os.environ.get("CYPHER_REQUIRE") == "1"

@@ -17,6 +17,8 @@ from cypher.cli import console
 GROUPS = {
     "qa": "Ask questions of your own documents.",
     "train": "Train what a recipe describes.",
+    "evaluate": "Score what a run has trained on a file.",
+    "predict": "Use what a run has trained on a file, or on rows as they come.",
     "models": "List, fetch and export models; see what combines with what.",
     "data": "List and fetch data sets.",
     "doctor": "Show what this machine has: Python, torch, CPU, models, data.",

@@ -58,8 +58,18 @@ def train(
         raise _interrupted(watcher) from None
     result = run.result
     if json:
-        print_json({"folder": run.folder, "steps": result.steps, "seconds": result.seconds, "scores": result.scores})
+        print_json(
+            {
+                "folder": run.folder,
+                "steps": result.steps,
+                "seconds": result.seconds,
+                "scores": result.scores,
+                "skipped_rows": run.skipped,
+            }
+        )
         return
+    if run.skipped:
+        note(f"{run.skipped} rows could not be read and were left out")
     print_table(("score", "value"), [(name, f"{value:.2f}") for name, value in result.scores.items()])
     print(run.folder)
 

@@ -25,3 +25,5 @@ class EmbedConfig(Section):
     gradient_cache: bool = False
     """Whether train.accumulation encodes a batch in so many parts, one at a time, and still compares all of its texts
     (Gao et al. 2021, arXiv 2101.06983): one forward more, and the memory of one part."""
+    parts: int | None = Field(default=None, ge=1)
+    """Those parts; null takes train.accumulation."""

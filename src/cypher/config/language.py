@@ -25,6 +25,8 @@ class MaskLmConfig(Section):
     """What is a document in a text file: a line, a stretch between empty lines, the file."""
     document_start: str | None = None
     """With documents = "file": a line in which this regular expression matches begins a document."""
+    seed: int | None = None
+    """Of the masking; null takes train.seed."""
 
 
 class CausalLmConfig(Section):
@@ -33,6 +35,8 @@ class CausalLmConfig(Section):
     kind: Literal["causal_lm"] = "causal_lm"
     max_length: int = Field(default=128, ge=8)
     """Tokens of a block; a longer document becomes several blocks."""
+    completions: bool = False
+    """Whether rows are a prompt and a completion, of which only the completion is learnt, instead of texts."""
     pack: bool = True
     """Whether short documents share a block, with the end token between them, instead of being padded."""
     max_new_tokens: int = Field(default=64, ge=1)
@@ -49,12 +53,13 @@ class TranslateConfig(Section):
     kind: Literal["translate"] = "translate"
     max_length: int = Field(default=128, ge=4)
     """Tokens of a source or a target, special ones included; what is longer is cut."""
+    target_suffix: str | None = None
+    """Files of data.train are lines to read from, and what to write stands in the same lines of the file with this
+    suffix instead, such as ".de" beside train.en.gz; null reads tables with columns source and target."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Share of the target's probability that is spread over all tokens in training."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Most tokens of a translation."""
-    vocabulary_size: int = Field(default=8000, ge=300)
-    """Of the byte-level BPE that is trained on both sides of the training part, where no tokenizer is given."""
     with_bleu: bool = True
     """Whether held-out sources are translated and scored with BLEU and chrF, which needs sacrebleu; otherwise only
     their loss is."""

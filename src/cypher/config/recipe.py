@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cypher.config.adapter import AdapterConfig
+from cypher.config.classify import ClassifyConfig
 from cypher.config.data import DataConfig
+from cypher.config.extract_span import ExtractSpanConfig
 from cypher.config.model import ModelConfig
 from cypher.config.precision import PrecisionConfig
 from cypher.config.section import Section, parse
@@ -40,9 +42,25 @@ class Recipe(Section):
     adapter: AdapterConfig | None = None
     """Absent: every weight of the model is trained."""
     precision: PrecisionConfig = PrecisionConfig()
-    task: TaskConfig = TaskConfig()
+    task: TaskConfig = ExtractSpanConfig()
     data: DataConfig
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _data_fits_task(self) -> Recipe:
+        if self.data.unanswerable and self.task.kind != "extract_span":
+            raise ValueError(f"data.unanswerable makes pairs for extract_span, not for {self.task.kind}: set it to 0")
+        if self.task.kind == "extract_span" and (self.data.columns or self.data.skip_bad_rows):
+            raise ValueError("extract_span trains on SQuAD's JSON: data.columns and data.skip_bad_rows are for tables")
+        if self.data.sampling == "balanced":
+            if not isinstance(self.task, ClassifyConfig) or self.task.multi_label:
+                raise ValueError("data.sampling = balanced needs a task of kind classify with one label a row")
+            if self.task.class_weights != "none" or self.task.logit_adjustment:
+                raise ValueError(
+                    "data.sampling = balanced beside class_weights or logit_adjustment corrects twice for the same "
+                    "thing: choose one"
+                )
+        return self
 
     @classmethod
     def load(cls, path: Path | str, *, overrides: Sequence[str] = ()) -> Recipe:

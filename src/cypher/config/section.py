@@ -61,10 +61,10 @@ def _shown(path: Sequence[str | int], tables: list[type[BaseModel]]) -> tuple[li
     for number, part in enumerate(path):
         is_last = number == len(path) - 1
         tagged = [table for table in tables if _is_tag(part, table)]
-        if tagged and len(tables) > 1 and not is_last:
+        owners = [table for table in tables if part in table.model_fields]
+        if tagged and len(tables) > 1 and not (is_last and owners):
             tables = tagged
             continue
-        owners = [table for table in tables if part in table.model_fields]
         if owners or is_last or isinstance(part, int):
             shown.append(str(part))
         if owners and not is_last:

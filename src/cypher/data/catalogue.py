@@ -49,7 +49,7 @@ class DataEntry(Row):
     Args:
         name: As in ``[data] train`` of a recipe and ``cypher data fetch``.
         description: One line for a list.
-        format: Which reader takes it: ``"squad"`` (one file) or ``"cranfield"`` (a folder of three).
+        format: Which reader takes it: ``"squad"`` (one file), ``"cranfield"`` (a folder of three) or ``"table"``.
         trainable: ``False`` for a set kept for evaluation.
         licence: SPDX identifier, or ``"none stated"``.
         url: The set's own page.
@@ -62,7 +62,7 @@ class DataEntry(Row):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_/-]*$")
     description: str
-    format: Literal["squad", "cranfield"]
+    format: Literal["squad", "cranfield", "table"]
     trainable: bool
     licence: str
     url: str

@@ -74,6 +74,16 @@ def _cut(text: str, document_start: str | None) -> list[str]:
     return [text[first:last] for first, last in pairwise(borders)]
 
 
+def is_text_file(path: Path) -> bool:
+    """Whether it ends in ``.txt``, packed or not.
+
+    Example:
+        >>> is_text_file(Path("valid.txt.gz"))
+        True
+    """
+    return path.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith(".txt")
+
+
 def read_lines(path: Path) -> list[str]:
     """All lines of a file, empty ones too, for files whose lines stand beside those of another."""
     lines = read_text(path).split("\n")

@@ -107,7 +107,6 @@ class Contrast:
         config: Pooling, temperature and what is compared.
         tokenizer: Of the model, without truncation and padding.
         special: The ids it puts around texts.
-        accumulation: Parts in which a batch is encoded, one at a time.
 
     Raises:
         ConfigError: Parts are wanted without a gradient cache.
@@ -117,19 +116,17 @@ class Contrast:
     metric = "mrr"
     whole_batch = True
 
-    def __init__(
-        self, config: EmbedConfig, *, tokenizer: Tokenizer, special: SpecialTokens, accumulation: int = 1
-    ) -> None:
-        if accumulation > 1 and not config.gradient_cache:
+    def __init__(self, config: EmbedConfig, *, tokenizer: Tokenizer, special: SpecialTokens) -> None:
+        self.parts = config.parts or 1
+        if self.parts > 1 and not config.gradient_cache:
             raise ConfigError(
-                f"train.accumulation = {accumulation} for embed: each text would be compared with a {accumulation}th of "
-                "the batch, which is another loss",
+                f"train.accumulation = {self.parts} for embed: each text would be compared with the texts of its part "
+                "alone, which is another loss",
                 change="set task.gradient_cache = true, which encodes in parts and compares all",
             )
         self.config = config
         self.tokenizer = tokenizer
         self.special = special
-        self.accumulation = accumulation
 
     def head(self, model: Model) -> VectorHead:
         """Pooling; it has nothing to learn."""
@@ -208,7 +205,7 @@ class Contrast:
             )
             return cast(Tensor, model(part)[0])
 
-        parts = order.chunk(self.accumulation)
+        parts = order.chunk(self.parts)
         if self.config.gradient_cache:
             # The random state of each part comes back, so that dropout hides the same the second time.
             vectors = [cast(Tensor, checkpoint(encode, part, use_reentrant=False)) for part in parts]

@@ -111,7 +111,6 @@ class MaskLm:
         config: Length of blocks and share of tokens.
         tokenizer: Of the model, without truncation and padding.
         special: The ids it puts around texts, and that of the mask.
-        seed: Of the masking.
 
     Raises:
         ConfigError: The tokenizer has no mask token, or does not know where words end.
@@ -120,7 +119,7 @@ class MaskLm:
     kind = "mask_lm"
     metric = "log_likelihood"
 
-    def __init__(self, config: MaskLmConfig, *, tokenizer: Tokenizer, special: SpecialTokens, seed: int = 0) -> None:
+    def __init__(self, config: MaskLmConfig, *, tokenizer: Tokenizer, special: SpecialTokens) -> None:
         if special.mask_id is None:
             raise ConfigError("this tokenizer has no mask token", needed="a model with one, such as a BERT")
         if config.whole_word and tokenizer.pre_tokenizer is None:
@@ -133,7 +132,7 @@ class MaskLm:
         self.tokenizer = tokenizer
         self.special = special
         self.mask_id: int = special.mask_id
-        self.seed = seed
+        self.seed = config.seed or 0
         self._vocabulary_size = tokenizer.get_vocab_size()
         self._never = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         self._never |= {special.cls_id, special.sep_id, special.pad_id, special.mask_id}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
 from cypher.config.language import TranslateConfig
 from cypher.data.batch import Batch, Inputs, batches_for_inference, pad_inputs
@@ -30,7 +30,6 @@ from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included, source and target together.
 BATCH_TOKENS = 2048
-_SPECIAL = ("<pad>", "<s>", "</s>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,30 +239,3 @@ def read_parallel(source: Path, target: Path) -> list[PairRow]:
         raise DataError(f"{source} and {target} have no pair", needed="at least one line in both")
     return rows
 
-
-def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> tuple[Tokenizer, SpecialTokens]:
-    """Byte-level BPE of these texts, which spells every text there is, and its special tokens.
-
-    Args:
-        texts: Of both sides, of the training part alone.
-        vocabulary_size: At most so many tokens; 256 bytes and 3 special tokens are always among them.
-
-    Example:
-        >>> tokenizer, special = train_tokenizer(["a river", "a bridge"], vocabulary_size=300)
-        >>> tokenizer.decode(tokenizer.encode("a brïdge").ids)
-        'a brïdge'
-    """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    # A word is the same at the beginning of a line as within it.
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=list(_SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    pad_id, cls_id, sep_id = (tokenizer.token_to_id(token) for token in _SPECIAL)
-    return tokenizer, SpecialTokens(cls_id=cls_id, sep_id=sep_id, pad_id=pad_id, mask_id=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import torch
 
 from cypher.config import TrainConfig
 from cypher.data.batch import batches_for_training, split_batch
-from cypher.errors import DataError
+from cypher.errors import CypherError, DataError
 from cypher.files import write_text
 from cypher.hub.weights import write_safetensors
 from cypher.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint, trained_tensors
@@ -65,6 +66,7 @@ def train(
 
     Raises:
         DataError: There is nothing to learn from or to choose by.
+        CypherError: Training diverged before there was anything worth keeping.
     """
     if not rows or not development:
         raise DataError(f"{len(rows)} training and {len(development)} development rows", needed="at least 1 of each")
@@ -117,6 +119,11 @@ def train(
     except KeyboardInterrupt:
         save_checkpoint(folder / "checkpoints", model, optimiser, position)
         raise
+    if not (folder / "best.json").exists():
+        raise CypherError(
+            f"{task.metric} of the development rows was never a number: training diverged",
+            change="lower train.learning_rate",
+        )
     load_trained(model, folder / "best.safetensors")
     model.eval()
     best = json.loads((folder / "best.json").read_text(encoding="utf-8"))
@@ -140,7 +147,8 @@ def _evaluate(
         predictions = task.predict(model, development)
     scores = task.score(development, predictions)
     score = scores[task.metric]
-    best = position.best_score is None or score > position.best_score
+    # A score that is no number, as of weights that have run away, is never the best, not even as the first.
+    best = not math.isnan(score) and (position.best_score is None or score > position.best_score)
     if best:
         write_safetensors(folder / "best.safetensors", trained_tensors(model))
         kept = {
