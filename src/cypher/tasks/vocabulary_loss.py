@@ -36,7 +36,7 @@ def vocabulary_losses(
     *,
     vocabulary_size: int,
     label_smoothing: float = 0.0,
-    most_logits: int = MOST_LOGITS,
+    most_logits: int | None = None,
 ) -> TokenLosses:
     """Cross-entropy of every token, its logits made and forgotten in stretches of the rows.
 
@@ -50,7 +50,7 @@ def vocabulary_losses(
         vocabulary_size: Of the logits.
         label_smoothing: Share of the target's probability that is spread over all tokens (Szegedy et al. 2016, arXiv
             1512.00567, section 7).
-        most_logits: Numbers that may exist at once.
+        most_logits: Numbers that may exist at once, but at least those of one token a row; ``None``: ``MOST_LOGITS``.
     """
     rows, seq = targets.shape
     wanted = targets.where(encoded.mask, _NO_TARGET)
@@ -68,7 +68,7 @@ def vocabulary_losses(
         )
         return loss.view(rows, -1), logits.detach().argmax(-1) == wanted[:, start:end]
 
-    step = max(1, most_logits // (max(1, rows) * vocabulary_size))
+    step = max(1, (most_logits or MOST_LOGITS) // (max(1, rows) * vocabulary_size))
     again = torch.is_grad_enabled() and step < seq
     parts = []
     for start in range(0, seq, step):
