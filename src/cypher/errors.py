@@ -50,3 +50,14 @@ class StoreError(CypherError):
 
 class SandboxError(CypherError):
     """Untrusted code could not be contained."""
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says, without the lines of detail that some libraries add; its kind when it says nothing.
+
+    Example:
+        >>> first_line(KeyError("width")), first_line(ValueError("two\nlines")), first_line(OSError())
+        ("no 'width'", 'two', 'OSError')
+    """
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"no {line}" if isinstance(error, KeyError) else line

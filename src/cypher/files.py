@@ -1,15 +1,17 @@
-"""Files written whole or not at all: beside their place first, then renamed."""
+"""Files written whole or not at all, beside their place first, then renamed; and JSON read with its errors said."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from cypher.errors import DataError
+from cypher.errors import CypherError, DataError
 
 
 @contextmanager
@@ -93,6 +95,29 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
     with replacing(path) as partial:
         partial.write_bytes(content)
     return Path(path)
+
+
+def read_json(
+    path: str | os.PathLike[str], *, kind: type[CypherError] = DataError, needed: str = "a JSON object"
+) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: Of the file.
+        kind: What is raised when it is none.
+        needed: What the message says there should have been.
+
+    Raises:
+        CypherError: Of that kind: the file is missing, cannot be read, or holds something else.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise kind(f"{os.fspath(path)} cannot be read ({reason})", needed=needed) from error
+    if not isinstance(values, dict):
+        raise kind(f"{os.fspath(path)} holds a {type(values).__name__}", needed=needed)
+    return values
 
 
 def _existing_mode(target: Path) -> int | None:

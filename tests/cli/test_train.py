@@ -68,7 +68,7 @@ def test_an_interrupted_run_is_resumed_and_ends_as_if_it_had_not_been(
     total = whole["steps"]
     assert (whole["folder"], set(whole)) == (
         str(tmp_path / "whole" / "mills"),
-        {"folder", "steps", "seconds", "scores"},
+        {"folder", "steps", "seconds", "scores", "skipped_rows"},
     )
     assert err[0] == f"training {total} steps"
     assert len(err) == 5  # and four evaluations

@@ -92,6 +92,7 @@ def test_evaluation_sets_are_refused_for_training() -> None:
         "squadshifts/new_wiki",
         "squadshifts/amazon",
         "squadshifts/reddit",
+        "banking77/train",
     ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
 import pytest
 import torch
 from oracles import llama_of, llama_oracle
@@ -96,9 +98,7 @@ def test_only_completions_are_learnt_and_prompts_lose_their_beginning() -> None:
 def test_scores_are_sums_over_all_blocks_whatever_their_length() -> None:
     model, rows = tiny(), [TextRow(texts=(LONG,)), TextRow(texts=("a höuse",))]
     with torch.inference_mode():
-        scores = [
-            (task := task_of(max_length=length)).score(rows, task.predict(model, rows)) for length in (200, 201)
-        ]
+        scores = [(task := task_of(max_length=length)).score(rows, task.predict(model, rows)) for length in (200, 201)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)
     found = scores[0]
     tokens = sum(len(TOKENIZER.encode(row.texts[0]).ids) + 1 for row in rows)

@@ -23,7 +23,9 @@ from cypher.train.progress import read_metrics
 from cypher.train.task import HeadedModel
 
 ROWS = [
-    EmbedRow(first=f"where is number {n}", second=f"{n} is in the {'a' * n} house", negatives=("by the road",) * (n % 2))
+    EmbedRow(
+        first=f"where is number {n}", second=f"{n} is in the {'a' * n} house", negatives=("by the road",) * (n % 2)
+    )
     for n in range(9)
 ]
 
@@ -76,7 +78,11 @@ def test_step_is_the_loss_of_texts_encoded_alone(tiny_bert: Path, pooling: str) 
     losses = task.step(model, batch_of(task))
     vectors = {}
     for text in {text for row in ROWS for text in (row.first, row.second, *row.negatives)}:
-        ids = [task.special.cls_id, *task.tokenizer.encode(text, add_special_tokens=False).ids[:30], task.special.sep_id]
+        ids = [
+            task.special.cls_id,
+            *task.tokenizer.encode(text, add_special_tokens=False).ids[:30],
+            task.special.sep_id,
+        ]
         hidden = model.model(pad_inputs([ids], pad_id=0)).hidden[0]
         vectors[text] = F.normalize({"mean": hidden.mean(0), "first": hidden[0], "last": hidden[-1]}[pooling], dim=-1)
     first, second = (torch.stack([vectors[getattr(row, name)] for row in ROWS]) for name in ("first", "second"))

@@ -20,7 +20,10 @@ from cypher.train.task import HeadedModel
 
 TOKENIZER = train_tokenizer(["a house by the river", "ein Haus am Fluss"], vocabulary_size=290)
 SPECIAL = SpecialTokens(cls_id=1, sep_id=2, pad_id=0, mask_id=None)
-ROWS = [PairRow(source="a house", target="ein Haus"), PairRow(source="a house by the river", target="ein Haus am Fluss")]
+ROWS = [
+    PairRow(source="a house", target="ein Haus"),
+    PairRow(source="a house by the river", target="ein Haus am Fluss"),
+]
 
 
 def task_of(*, with_bleu: bool = False, **settings: object) -> Translate:

@@ -11,7 +11,9 @@ from cypher.config.adapter_plugs import (
     PromptConfig,
     ReftConfig,
 )
+from cypher.config.choose import ChooseConfig
 from cypher.config.classify import ClassifyConfig
+from cypher.config.classify_span_pair import ClassifySpanPairConfig
 from cypher.config.data import DataConfig
 from cypher.config.embed import EmbedConfig
 from cypher.config.extract_span import ExtractSpanConfig
@@ -34,7 +36,9 @@ __all__ = [
     "AdapterConfig",
     "BottleneckConfig",
     "CausalLmConfig",
+    "ChooseConfig",
     "ClassifyConfig",
+    "ClassifySpanPairConfig",
     "CompacterConfig",
     "DataConfig",
     "DoraConfig",

@@ -11,7 +11,8 @@ from cypher.config.section import Section
 
 class EmbedConfig(Section):
     """Vectors of texts that belong together, against those of all others in the batch (InfoNCE: van den Oord et al.
-    2018, arXiv 1807.03748)."""
+    2018, arXiv 1807.03748).
+    """
 
     kind: Literal["embed"] = "embed"
     max_length: int = Field(default=128, ge=4)

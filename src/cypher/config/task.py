@@ -7,14 +7,19 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from cypher.config.choose import ChooseConfig
 from cypher.config.classify import ClassifyConfig
+from cypher.config.classify_span_pair import ClassifySpanPairConfig
 from cypher.config.embed import EmbedConfig
 from cypher.config.extract_span import ExtractSpanConfig
 from cypher.config.language import CausalLmConfig, MaskLmConfig, TranslateConfig
 from cypher.config.regress import RegressConfig
 from cypher.config.tag import TagConfig
 
-TASK_KINDS = ("extract_span", "classify", "tag", "regress", "mask_lm", "causal_lm", "translate", "embed")
+TASK_KINDS = (
+    "extract_span", "classify", "tag", "regress", "choose", "classify_span_pair",
+    "mask_lm", "causal_lm", "translate", "embed",
+)  # fmt: skip
 """Every kind that a recipe can train."""
 
 
@@ -40,7 +45,9 @@ TaskConfig = Annotated[
     | MaskLmConfig
     | CausalLmConfig
     | TranslateConfig
-    | EmbedConfig,
+    | EmbedConfig
+    | ChooseConfig
+    | ClassifySpanPairConfig,
     Field(discriminator="kind"),
     BeforeValidator(_resolved),
 ]

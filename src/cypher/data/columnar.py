@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cypher.data.table_row import TableRow
 from cypher.errors import DataError
+from cypher.files import read_json
 
 # Rows in memory at once.
 _BATCH = 1024
@@ -42,12 +42,12 @@ def read_arrow_folder(folder: Path) -> Iterator[TableRow]:
     """
     pa = _pyarrow()
     if (folder / "dataset_dict.json").is_file():
-        parts = _json(folder / "dataset_dict.json").get("splits", [])
+        parts = read_json(folder / "dataset_dict.json").get("splits", [])
         raise DataError(f"{folder} holds {len(parts)} data sets", needed="one", change=f"name {_either(folder, parts)}")
     if not (folder / "state.json").is_file():
         raise DataError(f"{folder} is a folder", needed="a file, or a folder with the state.json of a saved data set")
     names = _class_labels(folder)
-    for file in _json(folder / "state.json").get("_data_files", []):
+    for file in read_json(folder / "state.json").get("_data_files", []):
         path, number = folder / str(file.get("filename")), 0
         try:
             with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
@@ -63,7 +63,7 @@ def read_arrow_folder(folder: Path) -> Iterator[TableRow]:
 def _class_labels(folder: Path) -> dict[str, list[str]]:
     """Names of labels by column; -1 stands for none."""
     path = folder / "dataset_info.json"
-    features = _json(path).get("features") if path.is_file() else None
+    features = read_json(path).get("features") if path.is_file() else None
     return {
         column: list(about["names"])
         for column, about in (features or {}).items()
@@ -85,16 +85,6 @@ def _named(values: dict[str, Any], names: dict[str, list[str]]) -> dict[str, Any
 
 def _either(folder: Path, parts: list[str]) -> str:
     return " or ".join(str(folder / part) for part in parts) or "one of them"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error})", change="save the data set again") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} is a {type(values).__name__}", needed="a JSON object")
-    return values
 
 
 def _line(error: Exception) -> str:

@@ -29,7 +29,7 @@ class TextRow:
 
 
 def read_texts(path: Path, *, documents: Documents = "line", document_start: str | None = None) -> list[TextRow]:
-    """Documents of a UTF-8 file, plain, ``.gz`` or ``.bz2``; those without a character that shows are left out.
+    r"""Documents of a UTF-8 file, plain, ``.gz`` or ``.bz2``; those without a character that shows are left out.
 
     Args:
         path: Of the file.
@@ -43,9 +43,9 @@ def read_texts(path: Path, *, documents: Documents = "line", document_start: str
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "two.txt"
-        >>> _ = path.write_text("= One =\\nA line.\\n= Two =\\nAnother.\\n")
+        >>> _ = path.write_text("= One =\nA line.\n= Two =\nAnother.\n")
         >>> [row.texts for row in read_texts(path, documents="file", document_start="^= ")]
-        [('= One =\\nA line.',), ('= Two =\\nAnother.',)]
+        [('= One =\nA line.',), ('= Two =\nAnother.',)]
     """
     if document_start is not None and documents != "file":
         raise ConfigError(f"document_start with documents = {documents!r}", needed="documents = 'file'")
@@ -91,7 +91,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_text(path: Path) -> str:
-    """The whole of a UTF-8 file, plain, gzipped or bzipped, line ends as ``\\n``.
+    r"""The whole of a UTF-8 file, plain, gzipped or bzipped, line ends as ``\n``.
 
     Raises:
         DataError: It cannot be read.

@@ -102,6 +102,7 @@ class Model(nn.Module, ABC):
         segments: Parts in forward order, each a ``ModuleDict`` of numbered blocks; pipelines cut between blocks.
         embedding_output: Where hidden states leave the embedding; a decoder's, where there are two.
         width: Of the hidden states.
+        max_positions: Tokens a row may have; ``None`` where nothing limits them.
         remembers: Segments whose blocks keep a state while text is generated.
         arrangement: Which attached parts are gone through, and how; ``None`` is all of them, in the order they were
             attached.
@@ -111,6 +112,7 @@ class Model(nn.Module, ABC):
     segments: nn.ModuleDict
     embedding_output: EmbeddingSite
     width: int
+    max_positions: int | None = None
     remembers: tuple[str, ...] = ()
     compute_dtype: torch.dtype = torch.float32
     arrangement: Arrangement | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cypher.adapters.adapter import Adapter
 from cypher.config import AdapterConfig
-from cypher.errors import ModelError
+from cypher.errors import ModelError, first_line
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.load import LoadedModel, export_model, read_config
@@ -78,10 +78,14 @@ def load_reader(folder: Path, *, offline: bool | None = None) -> SpanReader:
     trained = load_task(folder, offline=offline)
     if not isinstance(trained.task, ExtractSpan):
         raise ModelError(f"{folder} holds a task of kind {trained.task.kind}", needed="extract_span, a reader's")
+    try:
+        calibration = Calibration(**trained.calibration)
+    except TypeError as error:
+        raise ModelError(f"{folder / 'head_config.json'} is no reader's ({first_line(error)})") from error
     return SpanReader(
         model=trained.model,
         task=trained.task,
-        calibration=Calibration(**trained.calibration),
+        calibration=calibration,
         loaded=trained.loaded,
     )
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from cypher.config import (
     CausalLmConfig,
+    ChooseConfig,
     ClassifyConfig,
+    ClassifySpanPairConfig,
     EmbedConfig,
     ExtractSpanConfig,
     MaskLmConfig,
@@ -18,11 +20,15 @@ from cypher.config import (
 )
 from cypher.errors import ModelError
 from cypher.models.load import LoadedModel
-from cypher.tasks import classify, pair_rows, regress, squad_rows, tag, text_rows
+from cypher.tasks import choose, classify, classify_span_pair, pair_rows, regress, squad_rows, tag, text_rows
+from cypher.tasks.choose import Choose
+from cypher.tasks.choose_rows import ROWS as CHOOSE_ROWS
 from cypher.tasks.classify import Classify
 from cypher.tasks.classify_rows import ROWS as CLASSIFY_ROWS
+from cypher.tasks.classify_span_pair import ClassifySpanPair
 from cypher.tasks.extract_span import ExtractSpan
 from cypher.tasks.regress import Regress
+from cypher.tasks.span_pair_rows import ROWS as SPAN_PAIR_ROWS
 from cypher.tasks.squad_rows import SquadRows
 from cypher.tasks.tag import Tag
 from cypher.tasks.tag_rows import ROWS as TAG_ROWS
@@ -113,6 +119,16 @@ KINDS: dict[str, TaskKind] = {
         build=pair_rows.build_embed,
         rows=pair_rows.EmbedRows(),
         answer=pair_rows.embed_answer,
+        score=uncalibrated,
+    ),
+    "choose": TaskKind(
+        config=ChooseConfig, build=on_texts(Choose), rows=CHOOSE_ROWS, answer=choose.answer, score=uncalibrated
+    ),
+    "classify_span_pair": TaskKind(
+        config=ClassifySpanPairConfig,
+        build=on_texts(ClassifySpanPair),
+        rows=SPAN_PAIR_ROWS,
+        answer=classify_span_pair.answer,
         score=uncalibrated,
     ),
 }

@@ -16,17 +16,18 @@ from filelock import FileLock, Timeout
 from cypher.adapters.adapter import freeze_all_but
 from cypher.adapters.methods import adapter_of
 from cypher.config import Recipe, supports
-from cypher.errors import ConfigError
-from cypher.files import write_text
+from cypher.errors import ConfigError, DataError
+from cypher.files import read_json, write_text
+from cypher.hub.cache import writing
 from cypher.layers.precision import fastest_precision
 from cypher.models.fresh import write_fresh_model
 from cypher.models.load import Dropout, LoadedModel, load_model
 from cypher.tasks.registry import kind_of
 from cypher.tasks.task_folder import TrainedTask, save_task
 from cypher.tasks.task_kind import TextSource
-from cypher.train.checkpoint import start_from
+from cypher.train.checkpoint import newest_checkpoint, start_from
 from cypher.train.loop import TrainResult, train
-from cypher.train.progress import Progress, read_metrics
+from cypher.train.progress import RunWatcher, read_metrics
 from cypher.train.task import HeadedModel, Task
 
 # The name under which a recipe's adapter is attached while it is trained.
@@ -49,7 +50,7 @@ class Run:
     skipped: int = 0
 
 
-def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None) -> Run:
+def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = None) -> Run:
     """Train what the recipe says, or go on where an earlier sitting ended.
 
     Args:
@@ -60,6 +61,9 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
     Raises:
         ConfigError: The folder holds a run of another recipe, another process is training in it, or the parts do not
             combine.
+        DataError: The folder cannot be written, there is nothing to learn from, or the rows are no longer those that an
+            unfinished run began with.
+        ModelError: The model cannot be found or read, or a checkpoint is broken.
     """
     loaded, architecture = None, ""
     if recipe.model.fresh is None:
@@ -74,9 +78,14 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
             f"{architecture} with {adapter} on {recipe.task.kind} does not work: {support.reason}",
             change="see cypher models matrix",
         )
+    if loaded is not None:
+        _require_positions(recipe, loaded)
     with _alone(folder):
         _claim(folder, recipe)
-        return _run(recipe, loaded or _fresh(recipe, folder), folder, progress)
+        if loaded is None:
+            loaded = _fresh(recipe, folder)
+            _require_positions(recipe, loaded)
+        return _run(recipe, loaded, folder, progress)
 
 
 def _load(recipe: Recipe, name: str) -> LoadedModel:
@@ -103,16 +112,16 @@ def _fresh(recipe: Recipe, folder: Path) -> LoadedModel:
     return _load(recipe, str(place))
 
 
-def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: Progress | None) -> Run:
+def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher | None) -> Run:
     kind = kind_of(recipe.task.kind)
     prepared = kind.rows.prepare(recipe, loaded)
     torch.manual_seed(recipe.train.seed)
     model, task = build(recipe, loaded, prepared.config)
     # Before the rows are made, so that a wrong folder costs no time; a resumed run has weights of its own.
-    if recipe.train.start_from is not None and not (folder / "checkpoints").exists():
+    if recipe.train.start_from is not None and newest_checkpoint(folder / "checkpoints") is None:
         _start_from(Path(recipe.train.start_from), recipe, model)
     rows, development = prepared.rows()
-    precision = fastest_precision() if recipe.precision.compute == "auto" else recipe.precision.compute
+    precision = _precision(recipe, folder)
     write_text(folder / "environment.json", json.dumps(_environment(precision), indent=1))
     result = train(
         model,
@@ -173,17 +182,37 @@ def _start_from(run: Path, recipe: Recipe, model: HeadedModel) -> None:
     start_from(run, model)
 
 
+def _require_positions(recipe: Recipe, loaded: LoadedModel) -> None:
+    """The longest row may come late in an epoch; what cannot be read is refused before the first."""
+    positions = loaded.model.max_positions
+    if positions is not None and recipe.task.max_length > positions:
+        raise ConfigError(
+            f"task.max_length = {recipe.task.max_length}",
+            needed=f"at most {positions}, the positions of {recipe.model.name}",
+            change=f"--set task.max_length={positions}",
+        )
+
+
+def _precision(recipe: Recipe, folder: Path) -> str:
+    """The recipe's, or the faster one here, which is measured once a run: a busy machine may find another."""
+    if recipe.precision.compute != "auto":
+        return recipe.precision.compute
+    about = folder / "environment.json"
+    return str(read_json(about)["precision"]) if about.exists() else fastest_precision()
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two processes in one folder would each take the other's checkpoints away."""
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            f"another process is training in {folder}", change="wait for it, end it, or choose another --set name=…"
-        ) from None
+    with writing(folder, kind=DataError, otherwise="choose another folder with --runs"):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # an OSError, too
+            raise ConfigError(
+                f"another process is training in {folder}", change="wait for it, end it, or choose another --set name=…"
+            ) from None
     try:
         yield
     finally:

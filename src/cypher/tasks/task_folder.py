@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from cypher.adapters.folder import load_adapter, read_json, save_adapter
+from cypher.adapters.folder import load_adapter, model_of, read_json, save_adapter
 from cypher.config import AdapterConfig
 from cypher.config.section import parse
-from cypher.errors import ModelError
+from cypher.errors import ConfigError, ModelError, first_line
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.load import LoadedModel, export_model, load_model
@@ -87,25 +87,33 @@ def load_task(folder: Path, *, offline: bool | None = None) -> TrainedTask:
         ModelError: The folder holds no trained task, or its model cannot be found.
     """
     about = read_json(folder / "head_config.json")
-    if absent := {"kind", "config", "calibration"} - set(about):
-        raise ModelError(f"{folder}/head_config.json has no {min(absent)}", needed="the folder of a trained task")
-    kind = kind_of(str(about["kind"]))
-    config = parse(kind.config, about["config"], where=f"{folder}/head_config.json")
+    path = folder / "head_config.json"
+    try:
+        kind = kind_of(str(about.get("kind", "extract_span")))
+        config = parse(kind.config, about["config"], where="its config")
+        calibration, columns = dict(about["calibration"]), dict(about.get("columns", {}))
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise ModelError(f"{path} is no trained task's ({first_line(error)})") from error
     if (folder / "adapter_config.json").exists():
-        loaded = load_model(str(read_json(folder / "adapter_config.json")["model_name"]), offline=offline)
+        loaded = load_model(model_of(folder), offline=offline)
         load_adapter(folder, loaded.model)
     else:
         loaded = load_model(str(folder / "model"), offline=offline)
     task = kind.build(config, loaded)
     head = task.head(loaded.model)
-    head.load_state_dict(
-        {name: value.float() for name, value in read_safetensors(folder / "model_head.safetensors").items()}
-    )
+    try:
+        head.load_state_dict(
+            {name: value.float() for name, value in read_safetensors(folder / "model_head.safetensors").items()}
+        )
+    except RuntimeError as error:
+        raise ModelError(
+            f"{folder / 'model_head.safetensors'} does not fit the model", needed="its own head"
+        ) from error
     return TrainedTask(
         model=HeadedModel(loaded.model, head).eval(),
         task=task,
         config=config,
-        calibration=about["calibration"],
+        calibration=calibration,
         loaded=loaded,
-        columns=about.get("columns", {}),
+        columns=columns,
     )

@@ -238,4 +238,3 @@ def read_parallel(source: Path, target: Path) -> list[PairRow]:
     if not rows:
         raise DataError(f"{source} and {target} have no pair", needed="at least one line in both")
     return rows
-

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from cypher.files import write_text
 
 
-class Progress(Protocol):
+class RunWatcher(Protocol):
     """Someone who watches a run (the command line's bar, a notebook)."""
 
     def started(self, *, total_steps: int, first_step: int) -> None:
@@ -40,12 +40,13 @@ class MetricsFile:
 
     Args:
         path: Of the file.
-        keep_until: Lines of later steps are dropped: they will come again, and would stand twice.
+        steps: Lines of later ones are dropped: they will come again, and would stand twice.
+        evaluated: Likewise of evaluations after this step.
     """
 
-    def __init__(self, path: Path, *, keep_until: int) -> None:
+    def __init__(self, path: Path, *, steps: int, evaluated: int) -> None:
         self.path = path
-        kept = [row for row in read_metrics(path) if row["step"] <= keep_until]
+        kept = [row for row in read_metrics(path) if row["step"] <= (evaluated if "scores" in row else steps)]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, row: dict[str, Any]) -> None:
