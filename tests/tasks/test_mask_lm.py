@@ -79,7 +79,7 @@ def test_loss_equals_transformers() -> None:
 
 def test_masking_follows_the_paper_and_leaves_special_tokens_alone(loaded: Any) -> None:
     task = task_of(loaded)
-    rows = [TextRow(texts=(" ".join(random.Random(n).choices(WORDS + ("the", "of"), k=28)),)) for n in range(200)]
+    rows = [TextRow(texts=(" ".join(random.Random(n).choices((*WORDS, "the", "of"), k=28)),)) for n in range(200)]
     batch = batch_of(task, rows)
     kinds = torch.zeros(3)
     for step in range(4):

@@ -54,7 +54,7 @@ def test_loss_is_torchs_over_the_target_of_each_row(label_smoothing: float) -> N
                         source=Inputs(token_ids=source, attention_mask=source > 0))  # fmt: skip
         logits = model(inputs)[0][0]
         criterion = torch.nn.CrossEntropyLoss(label_smoothing=label_smoothing, reduction="sum")
-        expected += float(criterion(logits, torch.tensor(target[1:])))
+        expected += criterion(logits, torch.tensor(target[1:])).item()
         count += len(target) - 1
     assert term.count == count == task.counts(batch)["target"]
     assert float(term.total) == pytest.approx(expected, rel=1e-5)
@@ -105,7 +105,7 @@ def test_files_side_by_side(tmp_path: Path) -> None:
     assert read_parallel(one, other) == [PairRow(source="a house", target="ein Haus"),
                                          PairRow(source="the river", target="der Fluß")]  # fmt: skip
     other.write_bytes(gzip.compress(b"ein Haus\n"))
-    with pytest.raises(DataError, match="3 lines and .* 1"):
+    with pytest.raises(DataError, match=r"3 lines and .* 1"):
         read_parallel(one, other)
 
 

@@ -199,7 +199,11 @@ class CausalLm:
 
     def predict(self, model: HeadedModel, rows: Sequence[CausalRow]) -> list[CausalPrediction]:
         """What rows cost; prompts without a completion are continued instead."""
-        asked = {index: row.prompt for index, row in enumerate(rows) if _is_question(row)}
+        asked = {
+            index: row.prompt
+            for index, row in enumerate(rows)
+            if isinstance(row, CompletionRow) and row.completion is None
+        }
         stretches = [
             stretch for index, row in enumerate(rows) if index not in asked for stretch in self.encode(row, index=index)
         ]
@@ -263,10 +267,6 @@ class CausalLm:
     def calibrate(self, rows: Sequence[CausalRow], predictions: Sequence[CausalPrediction]) -> dict[str, Any]:
         """Nothing: probabilities are the model's own."""
         return {}
-
-
-def _is_question(row: CausalRow) -> bool:
-    return isinstance(row, CompletionRow) and row.completion is None
 
 
 def _bytes(row: CausalRow) -> int:

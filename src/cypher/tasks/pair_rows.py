@@ -68,6 +68,7 @@ class EmbedRows:
         Raises:
             ConfigError: A batch should be cut and its texts still be compared, without a gradient cache.
         """
+        assert isinstance(recipe.task, EmbedConfig)
         config = recipe.task.model_copy(update={"parts": recipe.train.accumulation})
         Contrast(config, tokenizer=loaded.tokenizer, special=loaded.special)
         if loaded.architecture.name == "llama" and config.pooling == "first":
