@@ -10,12 +10,17 @@ from pydantic import BeforeValidator, Field
 from cypher.config.choose import ChooseConfig
 from cypher.config.classify import ClassifyConfig
 from cypher.config.classify_span_pair import ClassifySpanPairConfig
+from cypher.config.embed import EmbedConfig
 from cypher.config.extract_span import ExtractSpanConfig
 from cypher.config.judge_candidates import JudgeCandidatesConfig
+from cypher.config.language import CausalLmConfig, MaskLmConfig, TranslateConfig
 from cypher.config.regress import RegressConfig
 from cypher.config.tag import TagConfig
 
-TASK_KINDS = ("extract_span", "classify", "tag", "regress", "choose", "classify_span_pair", "judge_candidates")
+TASK_KINDS = (
+    "extract_span", "classify", "tag", "regress", "choose", "classify_span_pair", "judge_candidates",
+    "mask_lm", "causal_lm", "translate", "embed",
+)  # fmt: skip
 """Every kind that a recipe can train."""
 
 
@@ -38,6 +43,10 @@ TaskConfig = Annotated[
     | ClassifyConfig
     | TagConfig
     | RegressConfig
+    | MaskLmConfig
+    | CausalLmConfig
+    | TranslateConfig
+    | EmbedConfig
     | ChooseConfig
     | ClassifySpanPairConfig
     | JudgeCandidatesConfig,

@@ -77,16 +77,19 @@ class Batch:
         inputs: What the model reads.
         targets: What the task compares with, tensors by name; their shapes are the task's.
         rows: Position of each batch row in the list the batch was made from.
+        step: Optimiser step it is for; what a task draws at random for a batch depends on seed and step alone, so that
+            a resumed run draws the same.
     """
 
     inputs: Inputs
     targets: dict[str, Tensor]
     rows: tuple[int, ...]
+    step: int = 0
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""
         targets = {name: target.to(device) for name, target in self.targets.items()}
-        return Batch(inputs=self.inputs.to(device), targets=targets, rows=self.rows)
+        return replace(self, inputs=self.inputs.to(device), targets=targets)
 
 
 def pad_inputs(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -57,6 +57,27 @@ class Encoded:
         place = self.positions.where(self.mask & (self.positions >= 0), self.seq)
         spread = self.hidden.new_zeros(rows, self.seq + 1, width)
         return spread.scatter(1, place.unsqueeze(-1).expand_as(self.hidden), self.hidden)[:, : self.seq]
+
+    def at(self, chosen: Tensor) -> Encoded:
+        """Only the chosen tokens of each row: a head over a large vocabulary need not look at the others.
+
+        Args:
+            chosen: ``(rows, seq)`` bool.
+
+        Returns:
+            ``hidden (rows, most, width)`` in their order, ``most`` being the largest number chosen in a row; rows with
+            fewer are padded, and ``mask`` says where.
+        """
+        most = int(chosen.sum(1).max())
+        place = chosen.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        hidden = self.scatter()
+        return replace(
+            self,
+            hidden=hidden.gather(1, place.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])),
+            mask=chosen.gather(1, place),
+            positions=place,
+            seq=most,
+        )
 
 
 class Head(nn.Module):
