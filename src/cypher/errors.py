@@ -45,11 +45,13 @@ class ModelError(CypherError):
 
 
 class StoreError(CypherError):
-    """A document store is broken, busy or made with another model."""
+    """A document store is broken or busy."""
 
 
-class SandboxError(CypherError):
-    """Untrusted code could not be contained."""
+class WrongStoreError(StoreError):
+    """The call and the store do not go together: there is none there, or it was made with other settings."""
+
+    exit_code = 2
 
 
 def first_line(error: BaseException) -> str:

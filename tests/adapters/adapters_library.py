@@ -1,7 +1,8 @@
 """What AdapterHub's library makes of its methods; run by an interpreter that has ``adapters``, not by the tests' own.
 
 ``python adapters_library.py FOLDER`` writes one file of weights an architecture, and for every architecture and
-method a file with the adapter's tensors by their names there, and with the hidden states of the last layer.
+method a file with the adapter's tensors by their names there, and with the hidden states of the last layer; the same
+for every composition of the adapters ``a``, ``b`` and ``c``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import adapters
+import adapters.composition
 import torch
 import transformers
 from adapters import AdapterConfig, ConfigUnion
@@ -94,6 +96,59 @@ ABSENT = {
 }
 
 
+# As Composition.to_dict writes them.
+COMPOSITIONS = {
+    "stack": {"type": "Stack", "children": ["b", "a", "c"]},
+    "fuse": {"type": "Fuse", "children": ["a", "b", "c"]},
+    "fuse on a stack": {"type": "Stack", "children": ["c", {"type": "Fuse", "children": ["b", "a"]}]},
+    "split": {"type": "Split", "children": ["a", "c"], "splits": [4, 5]},
+    "batch split": {"type": "BatchSplit", "children": ["c", "b"], "batch_sizes": [2, 1]},
+    "parallel": {"type": "Parallel", "children": ["a", "b", "c"]},
+    "parallel stacks": {"type": "Parallel", "children": [{"type": "Stack", "children": ["a", "b"]}, "c"]},
+    "average": {"type": "Average", "children": ["a", "b"], "weights": [0.75, 0.25], "normalise_weights": False},
+    "multi task": {"type": "MultiTask", "children": ["a", "b", "c"]},
+}
+TASK_IDS = [2, 0, 2]
+COMPOSED = ("seq_bn", "compacter", "lora", "prefix_tuning")
+
+# What is not compared, by method or architecture and composition, and whose fault it is.
+NOT_COMPOSED = {
+    # Only what is added behind a sub-layer is fused, in the library as here; it splits tokens of nothing else either.
+    *((method, composition) for method in ("lora", "prefix_tuning") for composition in ("fuse", "fuse on a stack")),
+    *((method, "split") for method in ("lora", "prefix_tuning")),
+    # No sum of rows that stand for different things; the library refuses it too.
+    ("prefix_tuning", "average"),
+    # The library wants one split for source and target, which have different lengths.
+    ("bart", "split"),
+    # A second LoRA reads what the first one adds, instead of what the layer reads, and what the first adds is lost.
+    ("lora", "stack"),
+    ("lora", "parallel stacks"),
+    # The norm in front of the first adapter of an inner composition is taken twice.
+    ("seq_bn", "parallel stacks"),
+    ("seq_bn", "multi task"),
+    # Rows with a shorter prefix get keys of ones in front, and a mask that hardly hides them.
+    ("prefix_tuning", "parallel stacks"),
+}
+
+
+def compose(values: str | dict) -> object:
+    if isinstance(values, str):
+        return values
+    options = dict(values)
+    kind, children = options.pop("type"), [compose(child) for child in options.pop("children")]
+    if kind == "Average":
+        # The library weighs, and then divides by the number of adapters once more.
+        options = {"weights": [weight * len(children) for weight in options["weights"]], "normalize_weights": False}
+    return getattr(adapters.composition, kind)(*children, **options)
+
+
+def fusions_of(values: str | dict) -> list[object]:
+    if isinstance(values, str):
+        return []
+    inner = [fusion for child in values["children"] for fusion in fusions_of(child)]
+    return [compose(values), *inner] if values["type"] == "Fuse" else inner
+
+
 def config_of(method: str) -> AdapterConfig:
     preset, options = method.split(" ")[0], METHODS[method]
     if preset == "mam":
@@ -170,6 +225,32 @@ def main(folder: Path) -> None:
                 {"hidden": hidden, **{name: value.contiguous() for name, value in added.items()}},
                 folder / f"{architecture}.{method}.safetensors",
             )
+        for method in COMPOSED:
+            for composition, values in COMPOSITIONS.items():
+                if NOT_COMPOSED.isdisjoint({(method, composition), (architecture, composition)}):
+                    write_composition(folder, architecture, method, composition, values, given)
+
+
+def write_composition(
+    folder: Path, architecture: str, method: str, composition: str, values: dict, given: dict[str, torch.Tensor]
+) -> None:
+    model = make(architecture)
+    adapters.init(model)
+    base = {name for name, _ in model.named_parameters()}
+    for name in "abc":
+        model.add_adapter(name, config=config_of(method))
+    for fusion in fusions_of(values):
+        model.add_adapter_fusion(fusion)
+    model.set_active_adapters(compose(values))
+    model.eval()
+    added = randomise(model, base)
+    task = {"task_ids": torch.tensor(TASK_IDS)} if composition == "multi task" else {}
+    with torch.no_grad():
+        hidden = model(**given, **task).last_hidden_state
+    save_file(
+        {"hidden": hidden, **{name: value.contiguous() for name, value in added.items()}},
+        folder / f"{architecture}.{method}.{composition}.safetensors",
+    )
 
 
 if __name__ == "__main__":

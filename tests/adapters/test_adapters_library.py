@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cypher.adapters.adapter import Adapter
+from cypher.adapters.adapter import PLACES, Adapter
+from cypher.adapters.arrangement import activate
+from cypher.adapters.composition import Fuse, compositions_of, from_dict
+from cypher.adapters.fusion import add_fusion, fusion_parameters
 from cypher.adapters.methods import adapter_of
 from cypher.adapters.vera import FrozenProjections
 from cypher.config import adapter_config
@@ -102,6 +106,31 @@ TABLE = [
 ]
 
 
+# As in ``adapters_library``.
+COMPOSED = ("seq_bn", "compacter", "lora", "prefix_tuning")
+TASK_IDS = [2, 0, 2]
+COMPOSITIONS: dict[str, dict[str, Any]] = {
+    "stack": {"type": "Stack", "children": ["b", "a", "c"]},
+    "fuse": {"type": "Fuse", "children": ["a", "b", "c"]},
+    "fuse on a stack": {"type": "Stack", "children": ["c", {"type": "Fuse", "children": ["b", "a"]}]},
+    "split": {"type": "Split", "children": ["a", "c"], "splits": [4, 5]},
+    "batch split": {"type": "BatchSplit", "children": ["c", "b"], "batch_sizes": [2, 1]},
+    "parallel": {"type": "Parallel", "children": ["a", "b", "c"]},
+    "parallel stacks": {"type": "Parallel", "children": [{"type": "Stack", "children": ["a", "b"]}, "c"]},
+    "average": {"type": "Average", "children": ["a", "b"], "weights": [0.75, 0.25], "normalise_weights": False},
+    "multi task": {"type": "MultiTask", "children": ["a", "b", "c"]},
+}
+# Not compared, with the reasons, in ``adapters_library.NOT_COMPOSED``.
+NOT_COMPOSED = {
+    *((method, each) for method in ("lora", "prefix_tuning") for each in ("fuse", "fuse on a stack", "split")),
+    ("prefix_tuning", "average"),
+    ("bart", "split"),
+    ("lora", "stack"),
+    ("seq_bn", "multi task"),
+    *((method, "parallel stacks") for method in ("lora", "seq_bn", "prefix_tuning")),
+}
+
+
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory, absent: Callable[[str], NoReturn]) -> Path:
     """A folder with what the library makes of every method, written once a session."""
@@ -147,6 +176,71 @@ def test_equal_to_the_library(library: Path, method: str, architecture: str) -> 
     with torch.no_grad():
         hidden = model(inputs_of(base)).hidden
     torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "architecture", "composition"),
+    [
+        (method, architecture, composition)
+        for method in COMPOSED
+        for architecture in MODELS
+        for composition in COMPOSITIONS
+        if not {(method, composition), (architecture, composition)} & NOT_COMPOSED
+    ],
+)
+def test_compositions_equal_the_library(library: Path, method: str, architecture: str, composition: str) -> None:
+    names, prefix, build = MODELS[architecture]
+    base = read_safetensors(library / f"{architecture}.safetensors")
+    model = build().eval()
+    weights = {names.to_ours(prefix + name): value for name, value in base.items() if not name.startswith("inputs.")}
+    model.load_state_dict(weights)
+    theirs = read_safetensors(library / f"{architecture}.{method}.{composition}.safetensors")
+    expected = theirs.pop("hidden")
+    for name in "abc":
+        adapter_of(adapter_config({"preset": method, **METHODS[method]})).attach(model, "mine")
+        adopt(
+            model,
+            architecture,
+            {key.replace(f".{name}.", ".mine."): theirs[key] for key in theirs if f".{name}." in key},
+        )
+        rename(model, "mine", name)
+    tree = from_dict(COMPOSITIONS[composition])
+    for fuse in compositions_of(tree):
+        if isinstance(fuse, Fuse):
+            add_fusion(model, fuse)
+            adopt_fusion(model, architecture, theirs, fuse)
+    activate(model, tree)
+    given = inputs_of(base)
+    if composition == "multi task":
+        given = replace(given, adapter_ids=torch.tensor(TASK_IDS))
+    with torch.no_grad():
+        hidden = model(given).hidden
+    torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-5)
+
+
+def rename(model: Model, old: str, new: str) -> None:
+    for path, part in model.named_modules():
+        if isinstance(part, torch.nn.ModuleDict) and path.rpartition(".")[2] in PLACES and old in part:
+            part[new] = part.pop(old)
+
+
+@torch.no_grad()
+def adopt_fusion(model: Model, architecture: str, theirs: dict[str, Tensor], fuse: Fuse) -> None:
+    own = fusion_parameters(model, fuse)
+    left = set(own)
+    for name, value in theirs.items():
+        where, _, inner = name.partition(f".adapter_fusion_layer.{fuse.name}.")
+        if not inner:
+            continue
+        place = "feedforward"
+        if "attention" in where:
+            place = "cross_attention" if "cross_attention" in where else "attention"
+        segment = f"segments.{_segment(architecture, where)}.{_number(where)}"
+        path = f"{segment}.{place}_join.fusions.{fuse.name}.{inner}"
+        if path in own:  # the library makes fusions where no adapter is as well
+            own[path].copy_(value)
+            left -= {path}
+    assert not left
 
 
 def inputs_of(base: dict[str, Tensor]) -> Inputs:

@@ -76,12 +76,12 @@ class BottleneckPlug(FusiblePlug):
             change = change * self.gate(given)
         if self.norm_after is not None and not self.norm_with_residual:
             change = self.norm_after(change)
-        return Change(given, change)
+        return Change(given, change, update if self.residual == "update" else given)
 
     def forward(self, update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module) -> Tensor:
         """The changed update; arguments as in :meth:`JoinPlug.forward`."""
-        given, change = self.change(update, residual, source, norm)
-        changed = change + (update if self.residual == "update" else given)
+        _, change, onto = self.change(update, residual, source, norm)
+        changed = onto + change
         if self.norm_after is not None and self.norm_with_residual:
             changed = self.norm_after(changed)
         return changed

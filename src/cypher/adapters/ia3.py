@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,8 @@ class InputScale(Delta):
     Args:
         in_features: Of the layer it changes.
     """
+
+    enters: ClassVar[bool] = True
 
     def __init__(self, in_features: int) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ GROUPS = {
     "train": "Train what a recipe describes.",
     "evaluate": "Score what a run has trained on a file.",
     "predict": "Use what a run has trained on a file, or on rows as they come.",
+    "superglue": "Learn SuperGLUE's tasks, compare, and pack a submission.",
     "models": "List, fetch and export models; see what combines with what.",
     "data": "List and fetch data sets.",
     "doctor": "Show what this machine has: Python, torch, CPU, models, data.",

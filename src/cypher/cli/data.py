@@ -28,6 +28,8 @@ def list_data(json: JsonOption = False) -> None:
             "trainable": entry.trainable,
             "citation": entry.citation,
             "source": f"https://github.com/{entry.repository}/tree/{entry.revision}",
+            "revision": entry.revision,
+            "files": [{"path": file.path, "bytes": file.size, "sha256": file.sha256} for file in entry.files],
             "description": entry.description,
             **_where(entry),
         }

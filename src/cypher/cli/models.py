@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cypher.cli.console import JsonOption, note, print_json, print_table, progress_bars
+from cypher.cli.named_models import check_model
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch and export models; see what combines with what.")
 
@@ -56,6 +57,7 @@ def fetch(name: Name, json: JsonOption = False) -> None:
     """Fetch a model into the cache, check it, and print where it is."""
     from cypher.hub import resolve
 
+    check_model(name, formats=("safetensors", "gguf"))
     with progress_bars(of_bytes=True) as progress:
         path = resolve(name, progress=progress)
     if json:
@@ -94,6 +96,7 @@ def export(
         export_reader(load_reader(find_reader(name)), folder)
         _exported(name, folder, "AutoModelForQuestionAnswering", json=json)
         return
+    check_model(name)
     with progress_bars(of_bytes=True) as progress:
         loaded = load_model(name, progress=progress)
     export_model(loaded, folder)
@@ -136,6 +139,7 @@ def _facts(name: str) -> dict[str, Any]:
             "bytes": entry.size,
             "sources": [str(s) for s in entry.sources],
         }
+    check_model(name, formats=("safetensors", "gguf"))
     path = resolve(name, offline=True)
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     files = [

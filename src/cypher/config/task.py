@@ -7,12 +7,20 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from cypher.config.choose import ChooseConfig
 from cypher.config.classify import ClassifyConfig
+from cypher.config.classify_span_pair import ClassifySpanPairConfig
+from cypher.config.embed import EmbedConfig
 from cypher.config.extract_span import ExtractSpanConfig
+from cypher.config.judge_candidates import JudgeCandidatesConfig
+from cypher.config.language import CausalLmConfig, MaskLmConfig, TranslateConfig
 from cypher.config.regress import RegressConfig
 from cypher.config.tag import TagConfig
 
-TASK_KINDS = ("extract_span", "classify", "tag", "regress")
+TASK_KINDS = (
+    "extract_span", "classify", "tag", "regress", "choose", "classify_span_pair", "judge_candidates",
+    "mask_lm", "causal_lm", "translate", "embed",
+)  # fmt: skip
 """Every kind that a recipe can train."""
 
 
@@ -31,7 +39,17 @@ def _resolved(given: Any) -> Any:
 
 
 TaskConfig = Annotated[
-    ExtractSpanConfig | ClassifyConfig | TagConfig | RegressConfig,
+    ExtractSpanConfig
+    | ClassifyConfig
+    | TagConfig
+    | RegressConfig
+    | MaskLmConfig
+    | CausalLmConfig
+    | TranslateConfig
+    | EmbedConfig
+    | ChooseConfig
+    | ClassifySpanPairConfig
+    | JudgeCandidatesConfig,
     Field(discriminator="kind"),
     BeforeValidator(_resolved),
 ]

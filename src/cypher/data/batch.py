@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ class Inputs:
         positions: ``(batch, seq)`` int64; ``None`` means 0, 1, 2, ….
         source: What an encoder reads, for models that answer one text with another.
         adapter_ids: ``(batch,)`` int64, which of the adapters in a BatchSplit serves each row.
+        groups: ``(batch, seq)`` int64, for a row of several texts that share their beginning: tokens of group 0 attend
+            to each other alone, those of any other group to group 0 and to their own; ``None`` is all one group.
     """
 
     token_ids: Tensor
@@ -32,6 +34,7 @@ class Inputs:
     positions: Tensor | None = None
     source: Inputs | None = None
     adapter_ids: Tensor | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         assert self.attention_mask.dtype == torch.bool, "attention_mask is bool, True = keep"
@@ -46,6 +49,23 @@ class Inputs:
             positions=None if self.positions is None else self.positions.to(device),
             source=None if self.source is None else self.source.to(device),
             adapter_ids=None if self.adapter_ids is None else self.adapter_ids.to(device),
+            groups=None if self.groups is None else self.groups.to(device),
+        )
+
+    def copied(self, copies: int) -> Inputs:
+        """As many copies of all rows, one below the other."""
+
+        def copy(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else torch.cat([tensor] * copies)
+
+        return replace(
+            self,
+            token_ids=torch.cat([self.token_ids] * copies),
+            attention_mask=torch.cat([self.attention_mask] * copies),
+            segment_ids=copy(self.segment_ids),
+            positions=copy(self.positions),
+            source=None if self.source is None else self.source.copied(copies),
+            adapter_ids=copy(self.adapter_ids),
         )
 
 
@@ -57,16 +77,19 @@ class Batch:
         inputs: What the model reads.
         targets: What the task compares with, tensors by name; their shapes are the task's.
         rows: Position of each batch row in the list the batch was made from.
+        step: Optimiser step it is for; what a task draws at random for a batch depends on seed and step alone, so that
+            a resumed run draws the same.
     """
 
     inputs: Inputs
     targets: dict[str, Tensor]
     rows: tuple[int, ...]
+    step: int = 0
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""
         targets = {name: target.to(device) for name, target in self.targets.items()}
-        return Batch(inputs=self.inputs.to(device), targets=targets, rows=self.rows)
+        return replace(self, inputs=self.inputs.to(device), targets=targets)
 
 
 def pad_inputs(

@@ -44,7 +44,8 @@ class DataEntry(Row):
     Args:
         name: As in ``[data] train`` of a recipe and ``cypher data fetch``.
         description: One line for a list.
-        format: Which reader takes it: ``"squad"`` (one file), ``"cranfield"`` (a folder of three) or ``"table"``.
+        format: Which reader takes it: ``"squad"`` (one file), ``"cranfield"`` (a folder of three), ``"table"`` or
+            ``"text"``.
         trainable: ``False`` for a set kept for evaluation.
         licence: SPDX identifier, or ``"none stated"``.
         url: The set's own page.
@@ -57,7 +58,7 @@ class DataEntry(Row):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_/-]*$")
     description: str
-    format: Literal["squad", "cranfield", "table"]
+    format: Literal["squad", "cranfield", "table", "text"]
     trainable: bool
     licence: str
     url: str

@@ -24,7 +24,8 @@ def greedy(model: Model, inputs: Inputs, *, max_new_tokens: int, stop_ids: Colle
         stop_ids: A row ends before the first of these.
 
     Returns:
-        The new tokens of each row, without the prompt and without the token that ended it.
+        The new tokens of each row, without the prompt and without the token that ended it; under Parallel each row
+        once an adapter, all of the first one first.
 
     Raises:
         ConfigError: The model does not write, or a row has no token to go on from.
@@ -44,11 +45,12 @@ def greedy(model: Model, inputs: Inputs, *, max_new_tokens: int, stop_ids: Colle
     if not bool(inputs.attention_mask.any(1).all()):
         raise ConfigError("a row without a token", needed="a prompt of at least 1 token in every row")
     head = model.language_head()
-    batch, prompt = inputs.token_ids.shape
+    prompt = inputs.token_ids.shape[1]
     state = State(capacity=prompt + rows_in_front(model, inputs) + max_new_tokens)
     stops = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=inputs.token_ids.device)
-    going = torch.ones(batch, dtype=torch.bool, device=inputs.token_ids.device)
-    written: list[list[int]] = [[] for _ in range(batch)]
+    rows = len(inputs.token_ids) * (1 if model.arrangement is None else model.arrangement.copies)
+    going = torch.ones(rows, dtype=torch.bool, device=inputs.token_ids.device)
+    written: list[list[int]] = [[] for _ in range(rows)]
     for _ in range(max_new_tokens):
         token_ids = head(last_tokens(model(inputs, state)))[:, 0].argmax(-1)
         going &= ~torch.isin(token_ids, stops)

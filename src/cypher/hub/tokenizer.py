@@ -38,6 +38,9 @@ _USUAL = {
     "mask_token": ("[MASK]", "<mask>"),
 }
 
+# Decoders start and end a text with tokens of their own; padding is masked out, so any token fills.
+_INSTEAD = {"cls_token": ("bos_token", "eos_token"), "sep_token": ("eos_token",), "pad_token": ("eos_token",)}
+
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a model folder with truncation and padding off, so that lengths are the text's own.
@@ -81,7 +84,7 @@ def special_tokens(folder: Path) -> SpecialTokens:
     named = _read(folder / "tokenizer_config.json") | _read(folder / "special_tokens_map.json")
     ids: dict[str, int | None] = {}
     for role, usual in _USUAL.items():
-        token = named.get(role)
+        token = next((named[name] for name in (role, *_INSTEAD.get(role, ())) if named.get(name)), None)
         if isinstance(token, dict):
             token = token.get("content")
         candidates = (token,) if isinstance(token, str) else usual

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -53,6 +53,25 @@ class BlockContext:
     scores: bool = False
     lengths: tuple[int, ...] | None = None
 
+    def copied(self, copies: int) -> BlockContext:
+        """The context of as many copies of all rows, one below the other."""
+        batch = len(self.attention_mask)
+
+        def copy(tensor: Tensor | None) -> Tensor | None:
+            # What has one row for all keeps it.
+            return tensor if tensor is None or len(tensor) != batch else torch.cat([tensor] * copies)
+
+        return replace(
+            self,
+            attention_mask=torch.cat([self.attention_mask] * copies),
+            mask=copy(self.mask),
+            rotary=None if self.rotary is None else self.rotary.copied(copies),
+            source=copy(self.source),
+            source_mask=copy(self.source_mask),
+            seen=copy(self.seen),
+            lengths=None if self.lengths is None else self.lengths * copies,
+        )
+
 
 def key_mask(attention_mask: Tensor) -> Tensor | None:
     """Mask of an attention in which every query sees every real token, ``(batch, 1, 1, seq)``; ``None`` if all are.
@@ -61,6 +80,19 @@ def key_mask(attention_mask: Tensor) -> Tensor | None:
         attention_mask: ``(batch, seq)`` bool, True = a real token.
     """
     return None if bool(attention_mask.all()) else attention_mask[:, None, None, :]
+
+
+def group_mask(attention_mask: Tensor, groups: Tensor) -> Tensor:
+    """Mask of an attention in which texts share their beginning and do not see each other, ``(batch, 1, seq, seq)``.
+
+    Args:
+        attention_mask: ``(batch, seq)`` bool, True = a real token.
+        groups: ``(batch, seq)`` int64, 0 for what they share.
+    """
+    seen = (groups[:, None, :] == 0) | (groups[:, None, :] == groups[:, :, None])
+    # Padding sees itself: a softmax over nothing would be NaN.
+    itself = torch.eye(groups.shape[1], dtype=torch.bool, device=groups.device)
+    return ((seen & attention_mask[:, None, :]) | itself)[:, None]
 
 
 def causal_mask(attention_mask: Tensor, *, queries: int) -> Tensor | None:

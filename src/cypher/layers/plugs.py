@@ -24,10 +24,11 @@ class JoinPlug(nn.Module, ABC):
 
 
 class Change(NamedTuple):
-    """What a fusible plug read and what it makes of it, both ``(batch, seq, width)``; no residual is in ``change``."""
+    """What a fusible plug read, what it makes of it, and what that is added to; all ``(batch, seq, width)``."""
 
     given: Tensor
     change: Tensor
+    onto: Tensor
 
 
 class FusiblePlug(JoinPlug):
@@ -38,8 +39,9 @@ class FusiblePlug(JoinPlug):
         """What the plug read and its change; arguments as in :meth:`JoinPlug.forward`."""
 
     def forward(self, update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module) -> Tensor:
-        """The update with the plug's change; a plug with another residual than the update overrides this."""
-        return update + self.change(update, residual, source, norm).change
+        """What the plug's change is added to, with it."""
+        _, change, onto = self.change(update, residual, source, norm)
+        return onto + change
 
 
 class KeyValuePlug(nn.Module, ABC):

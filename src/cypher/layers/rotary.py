@@ -20,6 +20,10 @@ class RotaryTable(NamedTuple):
         turned = torch.cat([-second, first], dim=-1)
         return values * self.cosine.to(values.dtype) + turned * self.sine.to(values.dtype)
 
+    def copied(self, copies: int) -> RotaryTable:
+        """The table of as many copies of all rows, one below the other; one row for all stays one."""
+        return self if len(self.cosine) == 1 else RotaryTable(*(torch.cat([table] * copies) for table in self))
+
 
 class Rotary(nn.Module):
     """Angles from positions: ``position · base^(-2 i / head_width)`` for pair ``i``.

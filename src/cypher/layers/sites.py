@@ -6,7 +6,15 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
+from cypher.layers.passages import (
+    EmbeddingPassage,
+    InversePassage,
+    JoinPassage,
+    KeyValuePassage,
+    OutputPassage,
+)
 from cypher.layers.plugs import EmbeddingPlug
+from cypher.layers.route import go_through
 
 
 class JoinSite(nn.Module):
@@ -27,6 +35,7 @@ class JoinSite(nn.Module):
         self.style = style
         self.dropout = nn.Dropout(dropout)
         self.plugs = nn.ModuleDict()
+        self.fusions = nn.ModuleDict()
 
     def enter(self, hidden: Tensor) -> Tensor:
         """What the sub-layer reads, ``(batch, seq, width)``."""
@@ -35,8 +44,18 @@ class JoinSite(nn.Module):
     def forward(self, update: Tensor, residual: Tensor, source: Tensor) -> Tensor:
         """Join ``update`` to ``residual``; all ``(batch, seq, width)``, ``source`` is what :meth:`enter` gave."""
         update = self.dropout(update)
-        for plug in self.plugs.values():
-            update = plug(update, residual, source, self.norm if self.style == "post" else _NO_NORM)
+        if self.plugs:
+            norm = self.norm if self.style == "post" else _NO_NORM
+            (changed,) = go_through(
+                JoinPassage(
+                    parts=self.plugs,
+                    changing=(update,),
+                    constant=(residual, source),
+                    norm=norm,
+                    fusions=self.fusions,
+                )
+            )
+            update = cast(Tensor, changed)
         joined = residual + update
         return cast(Tensor, self.norm(joined)) if self.style == "post" else joined
 
@@ -55,9 +74,10 @@ class KeyValueSite(nn.Module):
         self, key: Tensor, value: Tensor, mask: Tensor | None, source: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Shapes as in :meth:`KeyValuePlug.forward`."""
-        for plug in self.plugs.values():
-            key, value, mask = plug(key, value, mask, source)
-        return key, value, mask
+        if not self.plugs:
+            return key, value, mask
+        passage = KeyValuePassage(parts=self.plugs, changing=(key, value, mask), constant=(source,))
+        return cast("tuple[Tensor, Tensor, Tensor | None]", go_through(passage))
 
 
 class EmbeddingSite(nn.Module):
@@ -69,16 +89,23 @@ class EmbeddingSite(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor, *, beginning: bool = True) -> tuple[Tensor, Tensor]:
         """Shapes as in :meth:`EmbeddingPlug.forward`; ``beginning`` is false where a state has tokens already."""
-        for plug in self.plugs.values():
-            if beginning or not plug.at_beginning_only:
-                hidden, mask = plug(hidden, mask)
-        return hidden, mask
+        # What is put in front of a text is in the state when more of it comes.
+        at_work = {
+            name: plug
+            for name, plug in self.plugs.items()
+            if beginning or not cast(EmbeddingPlug, plug).at_beginning_only
+        }
+        if not at_work:
+            return hidden, mask
+        passage = EmbeddingPassage(parts=at_work, changing=(hidden, mask))
+        return cast(tuple[Tensor, Tensor], go_through(passage))
 
     def inverse(self, hidden: Tensor) -> Tensor:
         """Undo all plugs, the last one first, ``(batch, seq, width)``."""
-        for plug in reversed(list(self.plugs.values())):
-            hidden = cast(EmbeddingPlug, plug).inverse(hidden)
-        return hidden
+        if not self.plugs:
+            return hidden
+        (changed,) = go_through(InversePassage(parts=self.plugs, changing=(hidden,)))
+        return cast(Tensor, changed)
 
 
 class OutputSite(nn.Module):
@@ -90,6 +117,8 @@ class OutputSite(nn.Module):
 
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Shapes as in :meth:`OutputPlug.forward`."""
-        for plug in self.plugs.values():
-            hidden = plug(hidden, attention_mask)
-        return hidden
+        if not self.plugs:
+            return hidden
+        passage = OutputPassage(parts=self.plugs, changing=(hidden,), constant=(attention_mask,))
+        (changed,) = go_through(passage)
+        return cast(Tensor, changed)

@@ -21,6 +21,7 @@ from cypher.layers.feed_forward import GatedFeedForward
 from cypher.layers.linear import Linear
 from cypher.layers.norm import RmsNorm
 from cypher.layers.rotary import Rotary
+from cypher.layers.route import following
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
 from cypher.models.model import Encoded, Entered, Head, Model
@@ -142,7 +143,8 @@ class LlamaLanguageHead(Head):
         if model.output is not None:
             logits: Tensor = model.output(hidden)
             return logits
-        hidden = model.embedding_output.inverse(hidden)
+        with following(encoded.route):
+            hidden = model.embedding_output.inverse(hidden)
         return F.linear(hidden, model.token_vectors().to(hidden.dtype))
 
 

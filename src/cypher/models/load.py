@@ -20,11 +20,12 @@ from cypher.hub.download import FetchProgress
 from cypher.hub.fetch import resolve
 from cypher.hub.tokenizer import SpecialTokens, load_tokenizer, special_tokens
 from cypher.hub.weights import read_safetensors, write_safetensors
-from cypher.models import bert, llama
+from cypher.models import bert, llama, seq2seq
 from cypher.models.bert import Bert, BertConfig
 from cypher.models.llama import Llama, LlamaConfig
 from cypher.models.model import Model
 from cypher.models.name_map import NameMap
+from cypher.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +70,19 @@ def _build_llama(config: dict[str, Any], names: set[str], dropout: Dropout) -> L
     return Llama(LlamaConfig.from_checkpoint(config).model_copy(update=changes))
 
 
+def _build_seq2seq(config: dict[str, Any], names: set[str], dropout: Dropout) -> Seq2Seq:
+    return Seq2Seq(Seq2SeqConfig.from_checkpoint(config).model_copy(update=asdict(dropout)))
+
+
 _BERT = Architecture(name="bert", build=_build_bert, names=bert.NAME_MAP)
 _LLAMA = Architecture(name="llama", build=_build_llama, names=llama.NAME_MAP)
-READ_FORMATS = ("safetensors",)
-"""Of weights: GGUF files can be fetched, but no model is built from them."""
-
+_SEQ2SEQ = Architecture(name="seq2seq", build=_build_seq2seq, names=seq2seq.NAME_MAP)
 # By the model_type of a checkpoint's config.json.
 ARCHITECTURES = {"bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT, "llama": _LLAMA}
+ARCHITECTURES |= dict.fromkeys(("marian", "bart", "mbart", "pegasus"), _SEQ2SEQ)
+
+READ_FORMATS = ("safetensors",)
+"""Of weights: GGUF files can be fetched, but no model is built from them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,10 @@ Models are written for one process: no rank, no device, no communication.
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -19,6 +20,7 @@ from cypher.layers.attention import BlockContext, FullAttention
 from cypher.layers.block import BlockOutput
 from cypher.layers.feed_forward import FeedForward, GatedFeedForward
 from cypher.layers.linear import Linear
+from cypher.layers.route import Arrangement, Route, following
 from cypher.layers.sites import EmbeddingSite
 from cypher.layers.state import State
 from cypher.layers.token_sum import TokenSum
@@ -35,6 +37,7 @@ class Encoded:
         row_of: ``(rows,)`` int64, input row of each output row.
         seq: Tokens of the padded input.
         losses: Extra losses of the blocks, by name.
+        route: What the model's places followed; heads that go back through a place follow it too.
     """
 
     hidden: Tensor
@@ -43,6 +46,7 @@ class Encoded:
     row_of: Tensor
     seq: int
     losses: Mapping[str, TokenSum] = field(default_factory=dict)
+    route: Route | None = None
 
     def scatter(self) -> Tensor:
         """Hidden states at the places of their tokens, ``(rows, seq, width)``; zero where a token was removed."""
@@ -53,6 +57,27 @@ class Encoded:
         place = self.positions.where(self.mask & (self.positions >= 0), self.seq)
         spread = self.hidden.new_zeros(rows, self.seq + 1, width)
         return spread.scatter(1, place.unsqueeze(-1).expand_as(self.hidden), self.hidden)[:, : self.seq]
+
+    def at(self, chosen: Tensor) -> Encoded:
+        """Only the chosen tokens of each row: a head over a large vocabulary need not look at the others.
+
+        Args:
+            chosen: ``(rows, seq)`` bool.
+
+        Returns:
+            ``hidden (rows, most, width)`` in their order, ``most`` being the largest number chosen in a row; rows with
+            fewer are padded, and ``mask`` says where.
+        """
+        most = int(chosen.sum(1).max())
+        place = chosen.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        hidden = self.scatter()
+        return replace(
+            self,
+            hidden=hidden.gather(1, place.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])),
+            mask=chosen.gather(1, place),
+            positions=place,
+            seq=most,
+        )
 
 
 class Head(nn.Module):
@@ -79,6 +104,10 @@ class Model(nn.Module, ABC):
         width: Of the hidden states.
         max_positions: Tokens a row may have; ``None`` where nothing limits them.
         remembers: Segments whose blocks keep a state while text is generated.
+        takes_groups: Whether texts that share their beginning can be one row; see :class:`cypher.data.batch.Inputs`.
+        arrangement: Which attached parts are gone through, and how; ``None`` is all of them, in the order they were
+            attached.
+        dropped: Blocks whose parts the present training step leaves out.
     """
 
     segments: nn.ModuleDict
@@ -86,18 +115,36 @@ class Model(nn.Module, ABC):
     width: int
     max_positions: int | None = None
     remembers: tuple[str, ...] = ()
+    takes_groups: bool = False
     compute_dtype: torch.dtype = torch.float32
+    arrangement: Arrangement | None = None
+    dropped: frozenset[str] = frozenset()
+
+    def blocks(self) -> Iterator[tuple[str, nn.Module]]:
+        """All blocks with their names, ``segment.number``, in forward order."""
+        for segment, blocks in self.segments.items():
+            for number, block in cast(nn.ModuleDict, blocks).items():
+                yield f"{segment}.{number}", block
+
+    def begin_step(self, *, seed: int, step: int) -> None:
+        """Draw what is random about the structure of one training step, from seed and step alone."""
+        most = 0 if self.arrangement is None else self.arrangement.drop_in_training
+        depth = random.Random(f"{seed}/{step}").randint(0, most)  # noqa: S311 - a structure, not a secret
+        self.dropped = frozenset(name for name, _ in self.blocks() if int(name.rpartition(".")[2]) < depth)
 
     def prepare_training(self, dtype: torch.dtype) -> None:
         """Run hidden states and matrix products in ``dtype`` from now on.
 
-        Frozen weights are stored in it; trained ones stay fp32 and are cast where they are used, so that small
-        updates are not rounded away.
+        Frozen weights are stored in it, those of linear layers also in the layout of the processor's kernels; trained
+        ones stay fp32 and are cast where they are used, so that small updates are not rounded away.
         """
         self.compute_dtype = dtype
         for parameter in self.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.freeze()
 
     @property
     def embedding_sites(self) -> tuple[EmbeddingSite, ...]:
@@ -158,22 +205,29 @@ class Model(nn.Module, ABC):
             state: Of a generation; gains the tokens of ``inputs``.
             scores: Whether blocks also work out how much attention each token received.
         """
+        assert inputs.groups is None or self.takes_groups, "supports() refuses tasks that need groups of tokens"
         losses: dict[str, TokenSum] = {}
         hidden: Tensor | None = None
         context: BlockContext | None = None
+        copying = _Copying(self, inputs, state)
         for name, segment in self.segments.items():
             if state is not None and state.length and name not in self.remembers:
                 continue  # an encoder has said all it has to say in the first step
-            hidden, context = self.enter(name, inputs, hidden, state, scores=scores)
+            with following(copying.route):
+                hidden, context = self.enter(name, copying.inputs, hidden, state, scores=scores)
             hidden = hidden.to(self.compute_dtype)
             remembered = state if name in self.remembers else None
             for number, block in cast(nn.ModuleDict, segment).items():
-                layer = None if remembered is None else remembered.layer(f"{name}.{number}")
-                output: BlockOutput = block(hidden, context, layer)
+                place = f"{name}.{number}"
+                hidden, context = copying.before(place, hidden, context)
+                layer = None if remembered is None else remembered.layer(place)
+                with following(copying.route_in(place)):
+                    output: BlockOutput = block(hidden, context, layer)
                 hidden = output.hidden
                 losses.update(output.losses)
             hidden = self.leave(name, hidden)
         assert hidden is not None and context is not None, "a model has a segment"  # noqa: PT018
+        hidden, context = copying.before(None, hidden, context)
         mask = context.attention_mask[:, -hidden.shape[1] :]
         if state is not None and self.remembers:
             state.end_step(mask)
@@ -184,7 +238,52 @@ class Model(nn.Module, ABC):
             hidden=hidden,
             mask=mask,
             positions=positions.expand(len(hidden), -1),
-            row_of=torch.arange(len(hidden), device=hidden.device),
+            row_of=torch.arange(len(hidden) // copying.copies, device=hidden.device).repeat(copying.copies),
             seq=seq,
             losses=losses,
+            route=copying.route,
         )
+
+
+class _Copying:
+    """The arrangement at work in one forward: which route a block follows, and where rows are copied for Parallel.
+
+    Args:
+        model: Its arrangement is followed.
+        inputs: As the model is given them.
+        state: Has a row for every row of every block, so with one all blocks begin with the copies.
+    """
+
+    def __init__(self, model: Model, inputs: Inputs, state: State | None) -> None:
+        arrangement = model.arrangement
+        self.inputs, self.copies, self._flow = inputs, 1, None if arrangement is None else arrangement.flow
+        self._is_arranged = arrangement is not None
+        self._skipped, self._wanted, self._copied_at = frozenset[str](), 1, None
+        if arrangement is None:
+            return
+        self._skipped = arrangement.skipped | (model.dropped if model.training else frozenset())
+        self._wanted = arrangement.copies
+        self._copied_at = arrangement.copied_at(self._skipped)
+        if state is not None and state.length:
+            self.copies = self._wanted  # what is given follows the rows that the first step has copied
+        elif state is not None or self._copied_at == "embedding":
+            self._copy()
+
+    def _copy(self) -> None:
+        self.inputs, self.copies = self.inputs.copied(self._wanted), self._wanted
+
+    @property
+    def route(self) -> Route | None:
+        """Of everything but the blocks."""
+        return Route(flow=self._flow, adapter_ids=self.inputs.adapter_ids) if self._is_arranged else None
+
+    def route_in(self, block: str) -> Route | None:
+        """Of one block, which may leave its parts out."""
+        return Route(flow=None) if block in self._skipped else self.route
+
+    def before(self, block: str | None, hidden: Tensor, context: BlockContext) -> Entered:
+        """Hidden states and context of a block, copied where it is the first that needs it; ``None``: of a head."""
+        if self.copies == self._wanted or block not in (self._copied_at, None):
+            return Entered(hidden, context)
+        self._copy()
+        return Entered(torch.cat([hidden] * self.copies), context.copied(self.copies))

@@ -22,6 +22,7 @@ from cypher.layers.cross_attention import CrossAttention
 from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import Activation, FeedForward
 from cypher.layers.positions import LearnedPositions, SinusoidalPositions
+from cypher.layers.route import following
 from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
@@ -183,7 +184,8 @@ class Seq2SeqLanguageHead(Head):
     def forward(self, encoded: Encoded) -> Tensor:
         """``(rows, seq, vocabulary)``."""
         (model,) = self._model
-        hidden = model.embedding_output.inverse(encoded.scatter())
+        with following(encoded.route):
+            hidden = model.embedding_output.inverse(encoded.scatter())
         return F.linear(hidden, model.token_vectors().to(hidden.dtype))
 
 

@@ -22,15 +22,15 @@ def _make(config: ClassifyConfig, values: Mapping[str, Any], place: str) -> Clas
 
 def _labels(config: ClassifyConfig, value: Any, place: str) -> tuple[str, ...]:
     if not config.multi_label:
-        return (_label(value, place),)
+        return (label_text(value, place),)
     parts = value.split(config.label_separator) if isinstance(value, str) else value
     if not isinstance(parts, list):
         parts = [parts]
-    labels = [_label(part, place) for part in parts if part != ""]
+    labels = [label_text(part, place) for part in parts if part != ""]
     return tuple(dict.fromkeys(labels))
 
 
-def _label(value: Any, place: str) -> str:
+def label_text(value: Any, place: str) -> str:
     """A label as text: numbers and truth values as JSON writes them."""
     if isinstance(value, str) and value.strip():
         return value.strip()

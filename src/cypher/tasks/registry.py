@@ -6,14 +6,42 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cypher.config import ClassifyConfig, ExtractSpanConfig, RegressConfig, TagConfig
+from cypher.config import (
+    CausalLmConfig,
+    ChooseConfig,
+    ClassifyConfig,
+    ClassifySpanPairConfig,
+    EmbedConfig,
+    ExtractSpanConfig,
+    JudgeCandidatesConfig,
+    MaskLmConfig,
+    RegressConfig,
+    TagConfig,
+    TranslateConfig,
+)
 from cypher.errors import ModelError
 from cypher.models.load import LoadedModel
-from cypher.tasks import classify, regress, squad_rows, tag
+from cypher.tasks import (
+    choose,
+    classify,
+    classify_span_pair,
+    judge_candidates,
+    pair_rows,
+    regress,
+    squad_rows,
+    tag,
+    text_rows,
+)
+from cypher.tasks.choose import Choose
+from cypher.tasks.choose_rows import ROWS as CHOOSE_ROWS
 from cypher.tasks.classify import Classify
 from cypher.tasks.classify_rows import ROWS as CLASSIFY_ROWS
+from cypher.tasks.classify_span_pair import ClassifySpanPair
 from cypher.tasks.extract_span import ExtractSpan
+from cypher.tasks.judge_candidates import JudgeCandidates
+from cypher.tasks.judge_rows import ROWS as JUDGE_ROWS
 from cypher.tasks.regress import Regress
+from cypher.tasks.span_pair_rows import ROWS as SPAN_PAIR_ROWS
 from cypher.tasks.squad_rows import SquadRows
 from cypher.tasks.tag import Tag
 from cypher.tasks.tag_rows import ROWS as TAG_ROWS
@@ -77,6 +105,51 @@ KINDS: dict[str, TaskKind] = {
     "tag": TaskKind(config=TagConfig, build=_build_tag, rows=TAG_ROWS, answer=tag.answer, score=uncalibrated),
     "regress": TaskKind(
         config=RegressConfig, build=on_texts(Regress), rows=regress.ROWS, answer=regress.answer, score=uncalibrated
+    ),
+    "mask_lm": TaskKind(
+        config=MaskLmConfig,
+        build=text_rows.build_mask_lm,
+        rows=text_rows.TextRows(),
+        answer=text_rows.mask_answer,
+        score=uncalibrated,
+    ),
+    "causal_lm": TaskKind(
+        config=CausalLmConfig,
+        build=text_rows.build_causal_lm,
+        rows=text_rows.CausalRows(),
+        answer=text_rows.causal_answer,
+        score=uncalibrated,
+    ),
+    "translate": TaskKind(
+        config=TranslateConfig,
+        build=pair_rows.build_translate,
+        rows=pair_rows.PairRows(),
+        answer=pair_rows.translate_answer,
+        score=uncalibrated,
+    ),
+    "embed": TaskKind(
+        config=EmbedConfig,
+        build=pair_rows.build_embed,
+        rows=pair_rows.EmbedRows(),
+        answer=pair_rows.embed_answer,
+        score=uncalibrated,
+    ),
+    "choose": TaskKind(
+        config=ChooseConfig, build=on_texts(Choose), rows=CHOOSE_ROWS, answer=choose.answer, score=uncalibrated
+    ),
+    "classify_span_pair": TaskKind(
+        config=ClassifySpanPairConfig,
+        build=on_texts(ClassifySpanPair),
+        rows=SPAN_PAIR_ROWS,
+        answer=classify_span_pair.answer,
+        score=uncalibrated,
+    ),
+    "judge_candidates": TaskKind(
+        config=JudgeCandidatesConfig,
+        build=on_encoder(JudgeCandidates),
+        rows=JUDGE_ROWS,
+        answer=judge_candidates.answer,
+        score=JudgeCandidates.score_calibrated,
     ),
 }
 

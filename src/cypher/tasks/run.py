@@ -23,9 +23,11 @@ from cypher.hub.cache import writing
 from cypher.hub.download import FetchProgress
 from cypher.hub.fetch import resolve
 from cypher.layers.precision import fastest_precision
+from cypher.models.fresh import write_fresh_model
 from cypher.models.load import READ_FORMATS, Dropout, LoadedModel, load_model
 from cypher.tasks.registry import kind_of
 from cypher.tasks.task_folder import TrainedTask, save_task
+from cypher.tasks.task_kind import TextSource
 from cypher.train.checkpoint import newest_checkpoint, start_from
 from cypher.train.loop import TrainResult, train
 from cypher.train.progress import RunWatcher, read_metrics
@@ -66,7 +68,8 @@ def fetch_parts(recipe: Recipe, *, progress: FetchProgress | None = None) -> Non
         locate(name, training=True, progress=progress)
     for name in recipe.data.development:
         locate(name, progress=progress)
-    resolve(recipe.model.name, formats=READ_FORMATS, progress=progress)
+    if recipe.model.fresh is None:
+        resolve(recipe.model.name, formats=READ_FORMATS, progress=progress)
 
 
 def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = None) -> Run:
@@ -84,19 +87,51 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = No
             unfinished run began with.
         ModelError: The model cannot be found or read, or a checkpoint is broken.
     """
-    dropout = Dropout(dropout=recipe.model.dropout, attention_dropout=recipe.model.attention_dropout)
-    loaded = load_model(recipe.model.name, dropout=dropout)
+    loaded, architecture = None, ""
+    if recipe.model.fresh is None:
+        loaded = _load(recipe, recipe.model.name)
+        architecture = loaded.architecture.name
+    else:
+        architecture = recipe.model.fresh.architecture
     adapter = "none" if recipe.adapter is None else recipe.adapter.method
-    support = supports(model=loaded.architecture.name, adapter=adapter, task=recipe.task.kind)
+    support = supports(model=architecture, adapter=adapter, task=recipe.task.kind)
     if not support:
         raise ConfigError(
-            f"{loaded.architecture.name} with {adapter} on {recipe.task.kind} does not work: {support.reason}",
+            f"{architecture} with {adapter} on {recipe.task.kind} does not work: {support.reason}",
             change="see cypher models matrix",
         )
-    _require_positions(recipe, loaded)
+    if loaded is not None:
+        _require_positions(recipe, loaded)
     with _alone(folder):
         _claim(folder, recipe)
+        if loaded is None:
+            loaded = _fresh(recipe, folder)
+            _require_positions(recipe, loaded)
         return _run(recipe, loaded, folder, progress)
+
+
+def _load(recipe: Recipe, name: str) -> LoadedModel:
+    dropout = Dropout(dropout=recipe.model.dropout, attention_dropout=recipe.model.attention_dropout)
+    return load_model(name, dropout=dropout)
+
+
+def _fresh(recipe: Recipe, folder: Path) -> LoadedModel:
+    """The run's own model with random weights, made once: a resumed run finds it with its tokenizer.
+
+    Raises:
+        ConfigError: A tokenizer is to be trained for a task whose rows are not read as texts.
+    """
+    config, place = recipe.model.fresh, folder / "fresh"
+    assert config is not None
+    if not (folder / "environment.json").exists() or not (place / "config.json").exists():
+        rows = kind_of(recipe.task.kind).rows
+        if config.tokenizer is None and not isinstance(rows, TextSource):
+            raise ConfigError(
+                f"model.fresh without a tokenizer for {recipe.task.kind}", change="set model.fresh.tokenizer = a model"
+            )
+        texts = rows.texts(recipe) if isinstance(rows, TextSource) else ()
+        write_fresh_model(place, config, texts, seed=recipe.train.seed)
+    return _load(recipe, str(place))
 
 
 def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher | None) -> Run:
@@ -140,7 +175,7 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher
         ),
         adapter_name=ADAPTER,
         adapter=recipe.adapter,
-        model_name=recipe.model.name,
+        model_name=str((folder / "fresh").absolute()) if recipe.model.fresh is not None else recipe.model.name,
     )
     return Run(folder=folder, result=result, skipped=prepared.skipped)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 from cypher.config import Recipe
 from cypher.data.table import BadRows
@@ -76,6 +76,14 @@ class RowSource(Protocol):
         Raises:
             DataError: The file cannot be read, or a row in it.
         """
+
+
+@runtime_checkable
+class TextSource(Protocol):
+    """Rows that are read as texts, which a tokenizer can be trained on."""
+
+    def texts(self, recipe: Recipe) -> Iterator[str]:
+        """Of the training part alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from cypher.train.interruption import Interruption
 from cypher.train.optimiser import build_optimiser, rate_factor
 from cypher.train.progress import MetricsFile, RunWatcher, Silence
 from cypher.train.step import threads_side_by_side, train_step
-from cypher.train.task import HeadedModel, Task
+from cypher.train.task import HeadedModel, Task, may_be_cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +106,11 @@ def train(
                     break
                 epoch, place = divmod(position.step, per_epoch)
                 order = batches_for_training(lengths, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
-                parts = split_batch(order[place], config.accumulation * side_by_side)
-                batches = [task.collate([examples[index] for index in part]) for part in parts]
+                parts = split_batch(order[place], config.accumulation * side_by_side if may_be_cut(task) else 1)
+                collated = [task.collate([examples[index] for index in part]) for part in parts]
+                batches = [replace(batch, step=position.step) for batch in collated]
                 model.train()
+                model.model.begin_step(seed=config.seed, step=position.step)
                 before = time.perf_counter()
                 is_whole = False
                 loss = train_step(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cypher.data.batch import Batch
 from cypher.data.batch_workers import each_batch
+from cypher.layers.penalty import penalty_of
 from cypher.train.optimiser import set_rate
 from cypher.train.task import HeadedModel, Task
 
@@ -39,7 +40,7 @@ def train_step(
         side_by_side: Micro-batches that are worked on at once, a thread each; see :func:`threads_side_by_side`.
 
     Returns:
-        The step's loss, ``Σ weight · total / count``.
+        The step's loss, ``Σ weight · total / count``, with the penalties on parameters alone.
     """
     counts: Counter[str] = Counter()
     for batch in batches:
@@ -61,6 +62,9 @@ def train_step(
             share = share_of(together[0])
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.item()
+    if (penalty := penalty_of(model)) is not None:
+        penalty.backward()  # type: ignore[no-untyped-call]
+        loss += penalty.item()
     if clip_norm:
         nn.utils.clip_grad_norm_(parameters, clip_norm)
     set_rate(optimiser, rate)

@@ -100,3 +100,11 @@ class Task(Protocol, Generic[Row, Example, Prediction]):
             rows: Held out, with their gold answers.
             predictions: One a row, in order.
         """
+
+
+def may_be_cut(task: Task[Any, Any, Any]) -> bool:
+    """Whether a batch may be cut into micro-batches before the task sees it.
+
+    A task whose rows are compared with each other sets ``whole_batch = True``: cut, each row would have fewer others.
+    """
+    return not getattr(task, "whole_batch", False)
