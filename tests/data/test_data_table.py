@@ -88,6 +88,12 @@ def test_a_row_knows_the_line_it_begins_at(tmp_path: Path) -> None:
     assert [(row.values["text"], row.place.rsplit(" ", 1)[1]) for row in rows] == [("a\r\nb\r\nc", "2"), ("d", "6")]
 
 
+def test_a_byte_order_mark_and_line_ends_of_windows_are_no_part_of_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n\r\n{"text": "b"}')
+    assert [(row.values["text"], row.place[-1]) for row in read_table(path)] == [("a", "1"), ("b", "3")]
+
+
 def test_quotes_in_a_tsv_are_characters(tmp_path: Path) -> None:
     path = tmp_path / "rows.tsv"
     path.write_bytes(b'text\tlabel\r\n"so it goes\t1\r\nand, "so" on\t0\r\n')

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cypher.config import Recipe
+from cypher.config import ClassifyConfig, Recipe
 from cypher.data.table import BadRows
 from cypher.errors import ConfigError, CypherError, DataError, ModelError
 from cypher.models.load import load_model
@@ -178,6 +178,40 @@ def prepared(tmp_path: Path, model: Path, more: str, rows: list[dict[str, Any]] 
     data = write(tmp_path / "data.csv", rows or classify_rows())
     given = recipe(model, data, CLASSIFY, more=f"{COLUMN_LINE}\n{more}")
     return ROWS.prepare(given, load_model(str(model))).rows()
+
+
+@pytest.mark.parametrize(
+    ("value", "several", "labels"),
+    [
+        (" good ", False, ("good",)),
+        (3, False, ("3",)),
+        (3.0, False, ("3",)),
+        (True, False, ("true",)),
+        ("3,7,3", True, ("3", "7")),
+        ("", True, ()),
+        (["a", 2], True, ("a", "2")),
+        (5, True, ("5",)),
+        ([], False, "label is a list"),
+        (0.5, False, "label is a float"),
+        (float("nan"), False, "label is a float"),
+        ([{}], True, "label is a dict"),
+    ],
+)
+def test_labels_of_every_form(value: Any, several: bool, labels: tuple[str, ...] | str, tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", [{"text": "x", "label": value}])
+    source = Source(path=data, with_targets=True)
+    records = ROWS.records(ClassifyConfig(multi_label=several), source)
+    if isinstance(labels, str):
+        with pytest.raises(DataError, match=f"line 1: {labels}"):
+            next(records)
+    else:
+        assert next(records).row.labels == labels
+
+
+def test_a_column_that_no_row_has_is_no_matter_of_bad_rows(tmp_path: Path) -> None:
+    data = write(tmp_path / "data.csv", classify_rows(3))
+    with pytest.raises(DataError, match=r'has no row that can be read.*line 2 has no "text"'):
+        list(ROWS.records(ClassifyConfig(), Source(path=data, bad=BadRows(skip=True))))
 
 
 def test_parts_are_divided_by_the_text(tmp_path: Path, tiny_bert: Path) -> None:

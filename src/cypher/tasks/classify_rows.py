@@ -34,6 +34,8 @@ def label_text(value: Any, place: str) -> str:
     """A label as text: numbers and truth values as JSON writes them."""
     if isinstance(value, str) and value.strip():
         return value.strip()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of whole numbers with gaps is one of floats to whoever wrote it
     if isinstance(value, (bool, int)):
         return json.dumps(value)
     given = "empty" if isinstance(value, str) else f"a {type(value).__name__}"
