@@ -331,4 +331,4 @@ def choose_tokens(words: Sequence[int], *, share: float, draw: random.Random) ->
         if not left:
             break
     # A short text whose only words are longer than its share still has one of them predicted.
-    return sorted(picked or min(order, key=len))
+    return sorted(picked or min(order, key=lambda places: len(list(places))))
