@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cypher.config import PRESETS, Recipe, adapter_config, matrix, supports
+from cypher.config import PRESETS, DataConfig, Recipe, adapter_config, matrix, supports
 from cypher.config.presets import OLD_NAMES
 from cypher.errors import ConfigError
 
@@ -27,6 +27,33 @@ MINIMAL = 'data = { train = ["squadshifts/new_wiki"] }'
 def test_resolved_recipe_reads_back_equal(text: str) -> None:
     recipe = Recipe.from_toml(text)
     assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+def test_any_text_reads_back_equal() -> None:
+    names = ["d😀/é.json", 'quote " and \\ back', "tab\t new\n line", "\x7f \x01 \u2028", "[data]"]
+    recipe = Recipe.from_toml(MINIMAL).model_copy(update={"data": DataConfig(train=tuple(names))})
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("key", ["train.learning_rate", "train.checkpoint_seconds", "adapter.alpha"])
+def test_numbers_are_finite(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} = "):
+        Recipe.from_toml(MINIMAL, overrides=[f"{key}={value}"])
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "", "-v", "a b", "a\n"])
+def test_a_name_that_is_no_folder_of_its_own_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="name = "):
+        Recipe.from_toml(MINIMAL, overrides=[f"name={name!r}" if "\n" not in name else 'name="a\\n"'])
+
+
+def test_a_files_name_that_is_no_runs_name_is_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "tiny copy.toml"
+    path.write_text(MINIMAL)
+    with pytest.raises(ConfigError, match=r"tiny copy.toml: its file's name cannot be .*add name = "):
+        Recipe.load(path)
+    assert Recipe.load(path, overrides=["name=tiny"]).name == "tiny"
 
 
 def test_override_takes_toml_values_and_bare_words() -> None:
@@ -93,5 +120,7 @@ def test_supports_refuses_with_a_reason() -> None:
     assert supports(model="bert", adapter="lora", task="extract_span")
     assert "no architecture is called gpt" in supports(model="gpt").reason
     assert "would see" not in supports(model="bert", adapter="unipelt").reason
+    assert "left to right" in supports(model="llama").reason
+    assert "none of the passage" in supports(model="seq2seq").reason
     assert "would see those after it" in supports(model="llama", adapter="unipelt").reason
     assert all(row["ok"] or row["reason"] for row in matrix())

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from cypher import files
 from cypher.adapters.adapter import Adapter
 from cypher.adapters.methods import adapter_of
 from cypher.config import AdapterConfig, PromptConfig, UnionConfig, adapter_config
-from cypher.errors import ModelError
+from cypher.errors import ConfigError, ModelError, first_line
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.model import Model
@@ -50,6 +51,10 @@ def save_adapter(
 def load_adapter(folder: Path, model: Model) -> str:
     """Attach a saved adapter.
 
+    Args:
+        folder: As :func:`save_adapter` writes it.
+        model: Of the shape it was trained on.
+
     Returns:
         The name it is attached under.
 
@@ -57,11 +62,13 @@ def load_adapter(folder: Path, model: Model) -> str:
         ModelError: The folder holds no adapter, or one for a model of another shape.
     """
     about = read_json(folder / "adapter_config.json")
-    config = _trained(adapter_config(about["config"]))
-    name = str(about["name"])
-    if about["hidden_size"] != model.width:
+    try:
+        config, name, width = _trained(adapter_config(about["config"])), str(about["name"]), about["hidden_size"]
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise ModelError(f"{folder / 'adapter_config.json'} is no adapter's ({first_line(error)})") from error
+    if width != model.width:
         raise ModelError(
-            f"{folder} is for width {about['hidden_size']} ({about['model_name']})",
+            f"{folder} is for width {width} ({model_of(folder)})",
             needed=f"an adapter for width {model.width}",
         )
     saved = read_safetensors(folder / "adapter.safetensors")
@@ -73,7 +80,7 @@ def load_adapter(folder: Path, model: Model) -> str:
     )
     if different:
         Adapter.detach(model, name)
-        raise ModelError(f"{folder}: {different[0]} does not fit the model", needed=f"a {about['model_name']}")
+        raise ModelError(f"{folder}: {different[0]} does not fit the model", needed=f"a {model_of(folder)}")
     with torch.no_grad():
         for path, value in parameters.items():
             value.copy_(saved[path])
@@ -89,16 +96,23 @@ def _trained(config: AdapterConfig) -> AdapterConfig:
     return config
 
 
+def model_of(folder: Path) -> str:
+    """The model a saved adapter was trained on, as the catalogue names it.
+
+    Raises:
+        ModelError: The folder holds no adapter.
+    """
+    path = folder / "adapter_config.json"
+    try:
+        return str(read_json(path)["model_name"])
+    except KeyError as error:
+        raise ModelError(f"{path} is no adapter's ({first_line(error)})") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
         ModelError: The file is missing or is none.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error})", needed="the folder of a saved adapter") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{path} is not a JSON object", needed="the folder of a saved adapter")
-    return values
+    return files.read_json(path, kind=ModelError, needed="the folder of a saved adapter")

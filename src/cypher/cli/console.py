@@ -38,7 +38,7 @@ import typer
 from cypher.errors import CypherError
 
 if TYPE_CHECKING:
-    from cypher.hub.wheel import Progress
+    from cypher.hub.download import FetchProgress
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 """The type of every command's ``json`` parameter."""
@@ -151,7 +151,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 @contextmanager
-def progress_bars(*, of_bytes: bool = False) -> Iterator[Progress | None]:
+def progress_bars(*, of_bytes: bool = False) -> Iterator[FetchProgress | None]:
     """Progress on stderr as a callback, a bar for each kind of work; ``None`` when stderr is no terminal.
 
     Nothing is drawn, and the library that draws is not loaded, before something is told.

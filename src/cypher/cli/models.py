@@ -9,7 +9,6 @@ import typer
 
 from cypher.cli.console import JsonOption, note, print_json, print_table, progress_bars
 from cypher.cli.named_models import check_model
-from cypher.errors import ModelError
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch and export models; see what combines with what.")
 
@@ -89,7 +88,6 @@ def export(
 
     A reader (minilm-qa, or a run's reader folder) becomes one model for question answering, its adapter merged in.
     """
-    from cypher.hub import resolve
     from cypher.models.load import export_model, load_model
     from cypher.tasks.find_reader import find_reader, is_reader
     from cypher.tasks.reader_folder import export_reader, load_reader
@@ -100,10 +98,7 @@ def export(
         return
     check_model(name)
     with progress_bars(of_bytes=True) as progress:
-        path = resolve(name, progress=progress)
-    if path.suffix == ".gguf":
-        raise ModelError(f"{name} is a GGUF file", needed="a safetensors model", change="choose another to export")
-    loaded = load_model(str(path))
+        loaded = load_model(name, progress=progress)
     export_model(loaded, folder)
     _exported(name, folder, "AutoModel", json=json)
 

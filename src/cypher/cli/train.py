@@ -42,13 +42,14 @@ def train(
     resolved = Recipe.load(recipe, overrides=changes or ())
     folder = runs / resolved.name
     check_model(resolved.model.name)
-    _fetch(resolved.model.name)
     import torch
 
-    from cypher.tasks.run import run_recipe
+    from cypher.tasks.run import fetch_parts, run_recipe
 
     if threads is not None:
         torch.set_num_threads(threads)
+    with progress_bars(of_bytes=True) as fetching:
+        fetch_parts(resolved, progress=fetching)
     watcher = _watcher()
     try:
         with watcher:
@@ -128,15 +129,6 @@ class _Bar(_Watcher):
     def evaluated(self, *, step: int, scores: dict[str, float], best: bool) -> None:
         shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
         note(f"step {step}: {shown}{' (best so far)' if best else ''}")
-
-
-def _fetch(model: str) -> None:
-    """On a terminal, fetch a model that is not on this machine with a bar; loading it would do so without."""
-    from cypher.hub import resolve
-
-    with progress_bars(of_bytes=True) as progress:
-        if progress is not None:
-            resolve(model, progress=progress)
 
 
 def _watcher() -> _Watcher:

@@ -14,10 +14,10 @@ from cypher.errors import ConfigError
 class Section(BaseModel):
     """One table of a recipe.
 
-    Fields document themselves: the same text is the command line's help and the JSON schema's description.
+    Fields document themselves: the same text is the JSON schema's description. Numbers are finite.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def parse(section: type[Section], values: dict[str, Any], *, where: str) -> Any:

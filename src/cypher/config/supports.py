@@ -53,9 +53,13 @@ def supports(*, model: str, adapter: str = "none", task: str = "extract_span") -
         )
     if task == "embed":
         return Support(ok=False, reason="embed has no training objective: it reads vectors out of trained weights")
-    if task == "extract_span" and model != "bert":
+    if task == "extract_span" and model == "llama":
         return Support(
-            ok=False, reason=f"{model} reads from left to right: an answer's start is scored before its end is seen"
+            ok=False, reason="llama reads from left to right: an answer's start is scored before its end is seen"
+        )
+    if task == "extract_span" and model == "seq2seq":
+        return Support(
+            ok=False, reason="seq2seq answers in tokens of its decoder, which are none of the passage: no span to score"
         )
     return Support(ok=True)
 

@@ -120,6 +120,10 @@ def batches_for_inference(lengths: Sequence[int], *, batch_tokens: int) -> Itera
 
     Longest first shows at once whether memory suffices. A row longer than ``batch_tokens`` stands alone.
 
+    Args:
+        lengths: Tokens of each row.
+        batch_tokens: Rows times the longest of them, at most.
+
     Example:
         >>> list(batches_for_inference([3, 9, 4, 8], batch_tokens=18))
         [[1, 3], [2, 0]]
@@ -135,6 +139,11 @@ def batches_for_inference(lengths: Sequence[int], *, batch_tokens: int) -> Itera
 
 
 def split_batch(rows: Sequence[int], parts: int) -> list[list[int]]:
-    """Cut one batch into at most ``parts`` micro-batches of near equal size, in order."""
+    """Cut one batch into at most ``parts`` micro-batches of near equal size, in order.
+
+    Args:
+        rows: Of one batch.
+        parts: At least 1; fewer come where there are fewer rows.
+    """
     size = -(-len(rows) // parts)
     return [list(rows[start : start + size]) for start in range(0, len(rows), size)]

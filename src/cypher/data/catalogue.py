@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -11,13 +10,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from cypher import toml
 from cypher.errors import DataError
 from cypher.hub.catalogue import CheckedFile, RelativePath, Row, Sha256
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 class DataFile(CheckedFile):
@@ -93,7 +88,7 @@ def data_sets() -> Mapping[str, DataEntry]:
         False
     """
     text = resources.files("cypher.data").joinpath("catalogue.toml").read_text("utf-8")
-    return {name: DataEntry(name=name, **row) for name, row in tomllib.loads(text).items()}
+    return {name: DataEntry(name=name, **row) for name, row in toml.loads(text).items()}
 
 
 def find(name: str) -> DataEntry:

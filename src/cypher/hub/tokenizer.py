@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cypher.errors import ModelError
+from cypher.files import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -99,12 +99,4 @@ def special_tokens(folder: Path) -> SpecialTokens:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON ({error})", change="fetch the model again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds a {type(content).__name__}", needed="a JSON object")
-    return content
+    return read_json(path, kind=ModelError) if path.is_file() else {}

@@ -232,6 +232,7 @@ class Bert(Model):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.max_positions = config.max_positions
         self.embeddings = BertEmbeddings(config)
         self.embedding_output = EmbeddingSite()
         blocks = {str(number): self._block(config) for number in range(config.n_layers)}

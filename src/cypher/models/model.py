@@ -77,12 +77,14 @@ class Model(nn.Module, ABC):
         segments: Parts in forward order, each a ``ModuleDict`` of numbered blocks; pipelines cut between blocks.
         embedding_output: Where hidden states leave the embedding; a decoder's, where there are two.
         width: Of the hidden states.
+        max_positions: Tokens a row may have; ``None`` where nothing limits them.
         remembers: Segments whose blocks keep a state while text is generated.
     """
 
     segments: nn.ModuleDict
     embedding_output: EmbeddingSite
     width: int
+    max_positions: int | None = None
     remembers: tuple[str, ...] = ()
     compute_dtype: torch.dtype = torch.float32
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 
 from cypher.adapters.adapter import Adapter
-from cypher.adapters.folder import load_adapter, read_json, save_adapter
+from cypher.adapters.folder import load_adapter, model_of, read_json, save_adapter
 from cypher.config import AdapterConfig, ExtractSpanConfig
+from cypher.config.section import parse
+from cypher.errors import ConfigError, ModelError, first_line
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.load import LoadedModel, export_model, load_model, read_config
@@ -83,25 +85,35 @@ def load_reader(folder: Path, *, offline: bool | None = None) -> SpanReader:
         ModelError: The folder is no reader, or its model cannot be found.
     """
     about = read_json(folder / "head_config.json")
+    try:
+        config: ExtractSpanConfig = parse(ExtractSpanConfig, about["config"], where="its config")
+        calibration = Calibration(**about["calibration"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ModelError(f"{folder / 'head_config.json'} is no reader's ({first_line(error)})") from error
     if (folder / "adapter_config.json").exists():
-        loaded = load_model(str(read_json(folder / "adapter_config.json")["model_name"]), offline=offline)
+        loaded = load_model(model_of(folder), offline=offline)
         load_adapter(folder, loaded.model)
     else:
         loaded = load_model(str(folder / "model"), offline=offline)
     task = ExtractSpan(
-        ExtractSpanConfig.model_validate(about["config"]),
+        config,
         tokenizer=loaded.tokenizer,
         special=loaded.special,
         segments=loaded.uses_segment_ids,
     )
     head = task.head(loaded.model)
-    head.load_state_dict(
-        {name: value.float() for name, value in read_safetensors(folder / "model_head.safetensors").items()}
-    )
+    try:
+        head.load_state_dict(
+            {name: value.float() for name, value in read_safetensors(folder / "model_head.safetensors").items()}
+        )
+    except RuntimeError as error:
+        raise ModelError(
+            f"{folder / 'model_head.safetensors'} does not fit the model", needed="its own head"
+        ) from error
     return SpanReader(
         model=HeadedModel(loaded.model, head).eval(),
         task=task,
-        calibration=Calibration(**about["calibration"]),
+        calibration=calibration,
         loaded=loaded,
     )
 

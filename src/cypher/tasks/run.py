@@ -18,19 +18,22 @@ from cypher.adapters.methods import adapter_of
 from cypher.config import Recipe, supports
 from cypher.data.fetch import locate
 from cypher.data.readers import SquadParagraph, read_squad
-from cypher.errors import ConfigError
-from cypher.files import write_text
+from cypher.errors import ConfigError, DataError
+from cypher.files import read_json, write_text
+from cypher.hub.cache import writing
+from cypher.hub.download import FetchProgress
+from cypher.hub.fetch import resolve
 from cypher.layers.precision import fastest_precision
-from cypher.models.load import Dropout, LoadedModel, load_model
+from cypher.models.load import READ_FORMATS, Dropout, LoadedModel, load_model
 from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan, SpanRow
 from cypher.tasks.reader_folder import SpanReader, save_reader
 from cypher.tasks.similar_words import SimilarWords
 from cypher.tasks.span_rows import held_out, span_rows
 from cypher.tasks.unanswerable import MISLEADING, unanswerable_rows
-from cypher.train.checkpoint import start_from
+from cypher.train.checkpoint import newest_checkpoint, start_from
 from cypher.train.loop import TrainResult, train
-from cypher.train.progress import Progress, read_metrics
+from cypher.train.progress import RunWatcher, read_metrics
 from cypher.train.task import HeadedModel
 
 # The name under which a recipe's adapter is attached while it is trained.
@@ -51,7 +54,23 @@ class Run:
     result: TrainResult
 
 
-def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None) -> Run:
+def fetch_parts(recipe: Recipe, *, progress: FetchProgress | None = None) -> None:
+    """Fetch what a recipe names and this machine does not have; ``run_recipe`` does it too, and says nothing.
+
+    Args:
+        recipe: Its model and data sets are wanted.
+        progress: Told what is being fetched, bytes so far and bytes in all.
+
+    Raises:
+        DataError: A data set cannot be had, or may not be trained on.
+        ModelError: The model cannot be had.
+    """
+    for name in recipe.data.train:
+        locate(name, training=True, progress=progress)
+    resolve(recipe.model.name, formats=READ_FORMATS, progress=progress)
+
+
+def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = None) -> Run:
     """Train what the recipe says, or go on where an earlier sitting ended.
 
     Args:
@@ -62,6 +81,9 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
     Raises:
         ConfigError: The folder holds a run of another recipe, another process is training in it, or the parts do not
             combine.
+        DataError: The folder cannot be written, there is nothing to learn from, or the rows are no longer those that an
+            unfinished run began with.
+        ModelError: The model cannot be found or read, or a checkpoint is broken.
     """
     dropout = Dropout(dropout=recipe.model.dropout, attention_dropout=recipe.model.attention_dropout)
     loaded = load_model(recipe.model.name, dropout=dropout)
@@ -72,19 +94,20 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: Progress | None = None
             f"{loaded.architecture.name} with {adapter} on {recipe.task.kind} does not work: {support.reason}",
             change="see cypher models matrix",
         )
+    _require_positions(recipe, loaded)
     with _alone(folder):
         _claim(folder, recipe)
         return _run(recipe, loaded, folder, progress)
 
 
-def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: Progress | None) -> Run:
+def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher | None) -> Run:
     torch.manual_seed(recipe.train.seed)
     model, task = build(recipe, loaded)
     # Before the rows are read, so that a wrong folder costs no time; a resumed run has weights of its own.
-    if recipe.train.start_from is not None and not (folder / "checkpoints").exists():
+    if recipe.train.start_from is not None and newest_checkpoint(folder / "checkpoints") is None:
         _start_from(Path(recipe.train.start_from), recipe, model)
     rows, development = rows_of(recipe, loaded)
-    precision = fastest_precision() if recipe.precision.compute == "auto" else recipe.precision.compute
+    precision = _precision(recipe, folder)
     write_text(folder / "environment.json", json.dumps(_environment(precision), indent=1))
     result = train(
         model,
@@ -166,17 +189,37 @@ def _start_from(run: Path, recipe: Recipe, model: HeadedModel) -> None:
     start_from(run, model)
 
 
+def _require_positions(recipe: Recipe, loaded: LoadedModel) -> None:
+    """The longest row may come late in an epoch; what cannot be read is refused before the first."""
+    positions = loaded.model.max_positions
+    if positions is not None and recipe.task.max_length > positions:
+        raise ConfigError(
+            f"task.max_length = {recipe.task.max_length}",
+            needed=f"at most {positions}, the positions of {recipe.model.name}",
+            change=f"--set task.max_length={positions}",
+        )
+
+
+def _precision(recipe: Recipe, folder: Path) -> str:
+    """The recipe's, or the faster one here, which is measured once a run: a busy machine may find another."""
+    if recipe.precision.compute != "auto":
+        return recipe.precision.compute
+    about = folder / "environment.json"
+    return str(read_json(about)["precision"]) if about.exists() else fastest_precision()
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two processes in one folder would each take the other's checkpoints away."""
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            f"another process is training in {folder}", change="wait for it, end it, or choose another --set name=…"
-        ) from None
+    with writing(folder, kind=DataError, otherwise="choose another folder with --runs"):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # an OSError, too
+            raise ConfigError(
+                f"another process is training in {folder}", change="wait for it, end it, or choose another --set name=…"
+            ) from None
     try:
         yield
     finally:
