@@ -312,7 +312,7 @@ def choose_tokens(words: Sequence[int], *, share: float, draw: random.Random) ->
 
     Example:
         >>> choose_tokens([-1, 0, 0, 1, -1], share=0.5, draw=random.Random(0))
-        [3]
+        [1, 2]
     """
     pieces: dict[int, list[int]] = {}
     for place, word in enumerate(words):
@@ -331,4 +331,5 @@ def choose_tokens(words: Sequence[int], *, share: float, draw: random.Random) ->
         if not left:
             break
     # A short text whose only words are longer than its share still has one of them predicted.
-    return sorted(picked or min(order, key=lambda places: len(list(places))))
+    shortest = min(order, key=len)
+    return sorted(picked or shortest)
