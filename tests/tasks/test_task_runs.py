@@ -244,6 +244,6 @@ def test_what_is_no_trained_task(tmp_path: Path, tiny_bert: Path) -> None:
 def test_every_kind_of_the_recipe_is_registered() -> None:
     from cypher.config import TASK_KINDS
 
-    assert tuple(KINDS) == TASK_KINDS
+    assert set(KINDS) == set(TASK_KINDS)
     for name in TASK_KINDS:
         assert kind_of(name).config.model_fields["kind"].default == name

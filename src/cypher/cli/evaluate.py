@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cypher.cli.console import JsonOption, note, print_json, print_table
+from cypher.cli.console import JsonOption, note, print_json, print_table, progress_bars
 
 app = typer.Typer(help="Score what a run has trained on a file.")
 
@@ -44,7 +44,9 @@ def evaluate(
     from cypher.data.fetch import locate
     from cypher.tasks.find_task import find_task
 
-    folder, path = find_task(run), locate(file)
+    folder = find_task(run)
+    with progress_bars(of_bytes=True) as progress:
+        path = locate(file, progress=progress)
     import torch
 
     from cypher.data.table import BadRows

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cypher.cli.console import note
+from cypher.cli.console import note, progress_bars
 from cypher.cli.evaluate import ColumnOption, SkipOption, ThreadsOption
 
 app = typer.Typer(help="Use what a run has trained on a file, or on rows as they come.")
@@ -37,7 +37,8 @@ def predict(
     from cypher.tasks.find_task import find_task
 
     folder = find_task(run)
-    path = Path("stdin") if file == "-" else locate(file)
+    with progress_bars(of_bytes=True) as progress:
+        path = Path("stdin") if file == "-" else locate(file, progress=progress)
     import torch
 
     from cypher.data.table import BadRows

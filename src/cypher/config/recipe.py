@@ -116,11 +116,16 @@ class Recipe(Section):
 def _toml(value: Any) -> str:
     """One value on one line."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(name)} = {_toml(inner)}" for name, inner in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(_toml(inner) for inner in value) + "]"
     # TOML's escapes are JSON's but for halves of surrogate pairs and the last control character.
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    """A key of a table; a person may have named it (data.columns), and then it may need quotes."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else str(_toml(name))
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

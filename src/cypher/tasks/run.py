@@ -66,6 +66,8 @@ def fetch_parts(recipe: Recipe, *, progress: FetchProgress | None = None) -> Non
     """
     for name in recipe.data.train:
         locate(name, training=True, progress=progress)
+    for name in recipe.data.development:
+        locate(name, progress=progress)
     if recipe.model.fresh is None:
         resolve(recipe.model.name, formats=READ_FORMATS, progress=progress)
 
