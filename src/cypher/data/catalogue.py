@@ -49,7 +49,8 @@ class DataEntry(Row):
     Args:
         name: As in ``[data] train`` of a recipe and ``cypher data fetch``.
         description: One line for a list.
-        format: Which reader takes it: ``"squad"`` (one file), ``"cranfield"`` (a folder of three) ``"table"`` or ``"text"``.
+        format: Which reader takes it: ``"squad"`` (one file), ``"cranfield"`` (a folder of three), ``"table"`` or
+            ``"text"``.
         trainable: ``False`` for a set kept for evaluation.
         licence: SPDX identifier, or ``"none stated"``.
         url: The set's own page.
