@@ -311,7 +311,7 @@ def choose_tokens(words: Sequence[int], *, share: float, draw: random.Random) ->
         draw: Where chance comes from.
 
     Example:
-        >>> choose_tokens([-1, 0, 0, 1, -1], share=0.5, draw=random.Random(0))
+        >>> choose_tokens([-1, 0, 0, 1, -1], share=0.7, draw=random.Random(0))
         [1, 2]
     """
     pieces: dict[int, list[int]] = {}
@@ -330,6 +330,7 @@ def choose_tokens(words: Sequence[int], *, share: float, draw: random.Random) ->
             left -= len(places)
         if not left:
             break
-    # A short text whose only words are longer than its share still has one of them predicted.
-    shortest = min(order, key=len)
-    return sorted(picked or shortest)
+    if not picked:
+        # A short text whose only words are longer than its share still has one of them predicted.
+        picked = min(order, key=len)
+    return sorted(picked)
