@@ -93,7 +93,7 @@ def test_every_help_has_an_example(command: list[str], capsys: pytest.CaptureFix
         (["models", "fetch", "minlm"], 2, "error: model 'minlm' (did you mean 'minilm'?): needs"),
         (["models", "info", "./none"], 2, "error: there is no folder ./none"),
         (["models", "export", "nonsense", "out"], 2, "error: model 'nonsense'"),
-        (["models", "export", "smollm2", "out"], 2, "error: smollm2 is a gguf file: needs a model in safetensors"),
+        (["models", "export", "smollm2", "out"], 2, "error: smollm2 is a GGUF model: needs safetensors"),
         (["data", "fetch", "nothing"], 2, "error: data set 'nothing': needs"),
         (["modles"], 2, "error: No such command 'modles'. Did you mean 'models'?; see `cypher --help`"),
         (["models", "lst"], 2, "error: No such command 'lst'. Did you mean 'list'?; see `cypher models --help`"),

@@ -192,7 +192,7 @@ def test_tune(qa: Ask, here: Path) -> None:
         (("ask", "Who?", "docs", "--store", "http://host/x"), 2, "error: store http://host/x: needs the path of a fol"),
         (("ask", "Who?", "docs", "--model", "minlm"), 2, "error: model 'minlm' (did you mean 'minilm'?)"),
         (("ask", "Who?", "docs", "--model", "./none"), 2, "error: there is no folder ./none"),
-        (("index", "docs", "--model", "smollm2"), 2, "error: smollm2 is a gguf file: needs a model in safetensors"),
+        (("index", "docs", "--model", "smollm2"), 2, "error: smollm2 is a GGUF model: needs safetensors"),
         (("ask", "Who?", "docs", "--where", "format = 1"), 2, "error: filter format = 1 has "),
         (("ask", "Who?", "docs", "--top-k-reader", "0"), 2, "error: Invalid value for '--top-k-reader'"),
         (("ask", "Who?", "docs", "--precision", "fp8"), 2, "error: Invalid value for '--precision'"),
@@ -332,12 +332,13 @@ def test_a_model_that_is_fetched_first_has_a_bar(
     def bars() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, total: told.add(what)
 
-    def resolve(name: str, *, offline: bool | None = None, progress: Callable[..., None] | None = None) -> Path:
+    def resolve(name: str, *, progress: Callable[..., None] | None = None, **options: object) -> Path:
         if progress is not None:
             progress("fetching", 1, 2)
         return Path(name)
 
     monkeypatch.setattr("cypher.hub.resolve", resolve)
+    monkeypatch.setattr("cypher.models.load.resolve", resolve)
     monkeypatch.setattr("cypher.cli.qa.progress_bars", bars)
     options = ("--limit", "1") if command[0] in ("evaluate", "tune") else ()
     assert qa(*command, *options)[0] == 0

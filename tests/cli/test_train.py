@@ -126,12 +126,12 @@ def test_a_model_that_is_fetched_first_has_a_bar(recipe: Path, tmp_path: Path, m
     def bars(*, of_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, total: told.add(what)
 
-    def resolve(name: str, *, offline: bool | None = None, progress: Callable[..., None] | None = None) -> Path:
+    def resolve(name: str, *, progress: Callable[..., None] | None = None, **options: object) -> Path:
         if progress is not None:
             progress("fetching", 1, 2)
         return Path(name)
 
-    monkeypatch.setattr("cypher.hub.resolve", resolve)
+    monkeypatch.setattr("cypher.tasks.run.resolve", resolve)
     monkeypatch.setattr(command, "progress_bars", bars)
     arguments = ["train", str(recipe), "--runs", str(tmp_path), "--set", "train.epochs=1", "--set", "data.limit=4"]
     assert run(arguments) == 0

@@ -93,6 +93,8 @@ def test_evaluation_sets_are_refused_for_training() -> None:
         "squadshifts/amazon",
         "squadshifts/reddit",
         "banking77/train",
+        "wikitext2/valid",
+        "tinyshakespeare",
     ]
 
 

@@ -57,7 +57,7 @@ def test_loss_is_torchs_over_the_target_of_each_row(label_smoothing: float) -> N
         expected += criterion(logits, torch.tensor(target[1:])).item()
         count += len(target) - 1
     assert term.count == count == task.counts(batch)["target"]
-    assert float(term.total) == pytest.approx(expected, rel=1e-5)
+    assert term.total.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_held_out_loss_has_no_smoothing_and_translations_come_one_by_one_alike() -> None:

@@ -230,8 +230,9 @@ class Signalled(TokenParity):
                 signal.raise_signal(signal.SIGINT)
 
     def step(self, model: HeadedModel, batch: Batch) -> Losses:
-        self._called("step")
-        return super().step(model, batch)
+        found = super().step(model, batch)
+        self._called("step")  # random numbers are drawn by now
+        return found
 
     def predict(self, model: HeadedModel, rows: Sequence[list[int]]) -> list[list[int]]:
         self._called("predict")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from cypher.errors import ConfigError, ModelError
+from cypher.errors import ModelError
 
 # What has to be looked up on the hub, where it may be or not.
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?")
@@ -22,20 +22,14 @@ def check_model(name: str, *, formats: Collection[str] = ("safetensors",)) -> No
         formats: What the command can do something with.
 
     Raises:
-        ConfigError: A model of the catalogue in another format.
         ModelError: With the exit code of a wrong call.
     """
     from cypher.hub import models, resolve
 
-    if name in models():
-        if models()[name].format not in formats:
-            needed = f"a model in {' or '.join(formats)}"
-            raise ConfigError(f"{name} is a {models()[name].format} file", needed=needed, change="name another model")
-        return
-    if _HUB_NAME.fullmatch(name):
+    if (name in models() and models()[name].format in formats) or _HUB_NAME.fullmatch(name):
         return
     with _as_a_wrong_call():
-        resolve(name, offline=True)
+        resolve(name, formats=formats, offline=True)
 
 
 def check_reader(name: str) -> None:

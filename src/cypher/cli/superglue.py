@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,16 +75,17 @@ def run(
         output=output,
     )
     with progress_bars() as show:
-        scores = learn_all(plan, show=show, tell=None if json else note)
+        scores = learn_all(plan, show=show, tell=note if sys.stderr.isatty() else None)
     if json:
         print_json({"output": output, **scores})
     else:
         _print_scores(scores)
         print(output)
-    if scores["failed"]:
-        raise CypherError(
-            f"{len(scores['failed'])} of {len(chosen)} tasks failed: {next(iter(scores['failed'].values()))}"
-        )
+    if failed := scores["failed"]:
+        if not json and not sys.stderr.isatty():  # a terminal has seen them as they happened
+            for key, reason in failed.items():
+                note(f"{key} failed: {reason}")
+        raise CypherError(f"{len(failed)} of {len(chosen)} tasks failed: {', '.join(failed)}")
 
 
 def _seeds(given: str) -> list[int]:

@@ -311,8 +311,8 @@ def choose_tokens(words: Sequence[int], *, share: float, draw: random.Random) ->
         draw: Where chance comes from.
 
     Example:
-        >>> choose_tokens([-1, 0, 0, 1, -1], share=0.5, draw=random.Random(0))
-        [3]
+        >>> choose_tokens([-1, 0, 0, 1, -1], share=0.7, draw=random.Random(0))
+        [1, 2]
     """
     pieces: dict[int, list[int]] = {}
     for place, word in enumerate(words):
@@ -330,5 +330,7 @@ def choose_tokens(words: Sequence[int], *, share: float, draw: random.Random) ->
             left -= len(places)
         if not left:
             break
-    # A short text whose only words are longer than its share still has one of them predicted.
-    return sorted(picked or min(order, key=len))
+    if not picked:
+        # A short text whose only words are longer than its share still has one of them predicted.
+        picked = min(order, key=len)
+    return sorted(picked)

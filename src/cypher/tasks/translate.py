@@ -214,7 +214,7 @@ class Translate:
             import sacrebleu
 
             known = [(row, found) for row, found in zip(rows, predictions, strict=True) if row.target is not None]
-            texts, targets = [found.text or "" for _, found in known], [[row.target for row, _ in known]]
+            texts, targets = [found.text or "" for _, found in known], [[row.target or "" for row, _ in known]]
             scores["bleu"] = sacrebleu.corpus_bleu(texts, targets).score
             scores["chrf"] = sacrebleu.corpus_chrf(texts, targets).score
         return scores

@@ -294,14 +294,19 @@ def test_models_are_fetched_with_progress(
     reader: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[str, object]] = []
-    monkeypatch.setattr("cypher.hub.resolve", lambda name, progress: told.append((name, progress)) or Path(name))
-    qa = QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, precision="fp32")
+
+    def resolve(name: str, *, progress: object = None, **options: object) -> Path:
+        told.append((name, progress))
+        return Path(name)
 
     def progress(what: str, done: int, total: int) -> None: ...
 
+    monkeypatch.setattr("cypher.hub.resolve", resolve)
+    monkeypatch.setattr("cypher.models.load.resolve", resolve)
+    qa = QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, precision="fp32")
     qa.load(progress=progress)
-    # The encoder, and what stands under the reader's adapter.
-    assert told == [(str(tiny_bert), progress), (str(tiny_bert), progress)]
+    # The encoder, and what stands under the reader's adapter, which then is there.
+    assert told == [(str(tiny_bert), progress), (str(tiny_bert), progress), (str(tiny_bert), None)]
 
 
 def test_making_one_loads_nothing() -> None:

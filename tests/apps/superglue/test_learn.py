@@ -18,7 +18,7 @@ from cypher.errors import ConfigError
 from cypher.tasks.task_kind import Source
 from cypher.tasks.use_task import evaluate
 
-ADAPTERS = ("lora", "seq_bn", "par_bn", "prefix_tuning", "prompt_tuning", "ia3", "loreft", "unipelt", "none")
+ADAPTERS = ("seq_bn", "prefix_tuning", "prompt_tuning", "loreft", "unipelt", "none")
 TINY = Settings(max_length=160, epochs=1, batch_size=8, learning_rate=1e-3)
 
 

@@ -99,13 +99,10 @@ class QuestionAnswering:
             progress: Told how far it is when the model has to be fetched first.
         """
         if self._embedder is None:
-            from cypher.hub import resolve
             from cypher.models.load import load_model
             from cypher.tasks.embed import Embedder
 
-            if progress is not None:  # loading would fetch, too, but say nothing
-                resolve(self.model_name, progress=progress)
-            self._embedder = Embedder(load_model(self.model_name), precision=self.precision)
+            self._embedder = Embedder(load_model(self.model_name, progress=progress), precision=self.precision)
         return self._embedder
 
     def reader(self, *, progress: Progress | None = None) -> Reader:
@@ -119,7 +116,7 @@ class QuestionAnswering:
             from cypher.tasks.reader_folder import load_reader
 
             folder = find_reader(self.reader_name)
-            if progress is not None:
+            if progress is not None:  # loading would fetch, too, but say nothing
                 model_under(folder, progress=progress)
             self._reader = Reader(load_reader(folder), precision=self.precision)
         return self._reader
@@ -326,12 +323,11 @@ def model_under(reader: Path, *, progress: Progress | None = None) -> Path:
         reader: The reader's folder; one that was trained without an adapter has a model of its own.
         progress: Told how far the download is.
     """
-    from cypher.adapters.folder import read_json
+    from cypher.adapters.folder import model_of
     from cypher.hub import resolve
 
-    if (reader / "adapter_config.json").exists():
-        return resolve(str(read_json(reader / "adapter_config.json").get("model_name")), progress=progress)
-    return reader / "model"
+    has_adapter = (reader / "adapter_config.json").exists()
+    return resolve(model_of(reader), progress=progress) if has_adapter else reader / "model"
 
 
 def answers_of(result: ReadResult, passages: Sequence[RetrievedPassage]) -> tuple[Answer, ...]:

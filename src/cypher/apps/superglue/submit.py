@@ -91,7 +91,8 @@ def _rows(folders: Sequence[Path], task: BenchmarkTask, split: Split) -> list[An
 
 
 def _without_rows(folders: Sequence[Path], task: BenchmarkTask, split: Split) -> tuple[list[dict[str, Any]], str]:
-    missing = f"{task.name}: no {split}.jsonl in {' or '.join(str(folder / task.name) for folder in folders)}"
+    wanted = task.name if task.diagnostic_of else split
+    missing = f"{task.name}: no {wanted}.jsonl in {' or '.join(str(folder / task.name) for folder in folders)}"
     if task.test_size is None:
         return [], f"{missing}, its file is empty"
     label = _majority(folders, task).label
