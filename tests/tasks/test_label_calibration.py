@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -43,14 +46,30 @@ def test_rows_that_are_all_right_leave_the_temperature_bounded() -> None:
     assert fit_temperature(np.eye(3)[::-1] * 5 + 0.0, np.eye(3), multi_label=False) <= 10
 
 
-def test_thresholds_are_the_best_there_are() -> None:
+def test_thresholds_of_each_label_are_the_best_there_are() -> None:
     probabilities = np.round(DRAW.random((80, 4)), 1)  # many are equal
     labels = (DRAW.random((80, 4)) < probabilities).astype(float)
     labels[:, 3] = 0
-    found = best_thresholds(probabilities, labels)
+    found = best_thresholds(probabilities, labels, average="macro")
     for label in range(3):
         tried = np.append(np.unique(probabilities[:, label]), 1.1)
         best = max(f1_score(labels[:, label], probabilities[:, label] >= t, zero_division=0) for t in tried)
         own = f1_score(labels[:, label], probabilities[:, label] >= found[label])
         assert own == pytest.approx(best)
     assert found[3] == 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_thresholds_of_all_decisions_together_are_the_best_there_are(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    probabilities = np.round(draw.random((7, 3)), 1)
+    # The third label was not learnt: it has nothing to do with its probabilities.
+    labels = (draw.random((7, 3)) < np.c_[probabilities[:, :2], np.full(7, 0.2)]).astype(float)
+    labels[0] = 1
+
+    def micro(thresholds: Sequence[float]) -> float:
+        return f1_score(labels, probabilities >= np.array(thresholds), average="micro", zero_division=0)
+
+    tried = [np.append(np.unique(probabilities[:, label]), 1.1) for label in range(3)]
+    best = max(micro(thresholds) for thresholds in itertools.product(*tried))
+    assert micro(best_thresholds(probabilities, labels, average="micro")) == pytest.approx(best)

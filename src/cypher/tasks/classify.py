@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -197,7 +197,8 @@ class Classify:
         if not multi_label:
             return {"temperature": temperature}
         probabilities = probabilities_of(logits, temperature=temperature, multi_label=True)
-        return {"temperature": temperature, "thresholds": best_thresholds(probabilities, labels)}
+        average: Literal["macro", "micro"] = "macro" if self.metric == "macro_f1" else "micro"
+        return {"temperature": temperature, "thresholds": best_thresholds(probabilities, labels, average=average)}
 
     def calibrated(
         self, prediction: LabelPrediction, calibration: Mapping[str, Any]
