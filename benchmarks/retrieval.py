@@ -3,24 +3,24 @@
 Run: python benchmarks/retrieval.py [--store FOLDER]
 Every paragraph (New-Wiki) and abstract (Cranfield) is one passage with its title as heading. New-Wiki: recall
 over all 7,938 questions, each with one right paragraph of 1,581. Cranfield: nDCG@10 with the grades as gains,
-mean over the 225 queries, as ir_measures computes it. The stores are kept when a folder is named.
+mean over the 225 queries, as trec_eval computes it. The stores are kept when a folder is named.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cypher.apps.qa.index import index_documents, whole_document
+from cypher.apps.qa.metrics import ndcg_at
 from cypher.apps.qa.retrieve import RetrievedPassage, Retriever
 from cypher.apps.qa.store import PassageStore
 from cypher.apps.qa.store_settings import embedder_identity
@@ -29,17 +29,6 @@ from cypher.data.readers import read_cranfield, read_squad
 from cypher.documents import Document
 from cypher.models.load import load_model
 from cypher.tasks.embed import Embedder
-
-
-def ndcg(ranked: Sequence[str], grades: Mapping[str, int], *, depth: int = 10) -> float:
-    """Normalised discounted cumulative gain of one ranking (Järvelin and Kekäläinen 2002)."""
-    ideal = sum(
-        grade / math.log2(rank + 2)
-        for rank, grade in enumerate(sorted(grades.values(), reverse=True)[:depth])
-        if grade > 0
-    )
-    gained = sum(max(grades.get(name, 0), 0) / math.log2(rank + 2) for rank, name in enumerate(ranked[:depth]))
-    return gained / ideal if ideal else 0.0
 
 
 def measure(
@@ -96,7 +85,7 @@ def cranfield(folder: Path, embedder: Embedder) -> dict[str, Any]:
     ]
     found, figures = measure(folder, "cranfield", documents, [query.text for query in collection.queries], embedder)
     scores = [
-        ndcg([str(passage.meta["number"]) for passage in passages], collection.judgments[query.id])
+        ndcg_at([str(passage.meta["number"]) for passage in passages], collection.judgments[query.id], 10)
         for passages, query in zip(found, collection.queries, strict=True)
     ]
     figures["ndcg@10"] = round(sum(scores) / len(scores), 4)

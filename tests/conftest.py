@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import string
+import subprocess
 import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from cypher.hub.cache import cache_folder, is_offline
 
 # Run by an interpreter that has the library it imports.
 collect_ignore = ["adapters/adapters_library.py", "adapters/hub_folders_library.py"]
+# Loaded as they are; collected for docstrings as well, two of them would be one module.
+collect_ignore_glob = ["*/conftest.py"]
 
 DATA = os.environ.get("CYPHER_DATA", "")
 REQUIRED = os.environ.get("CYPHER_REQUIRE") == "1"
@@ -188,6 +191,21 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int) -> None:
         state = Bert(BertConfig.from_checkpoint(config)).state_dict()
     named = {str(NAME_MAP.to_theirs(name)): tensor for name, tensor in state.items()}
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Generator[Path]:
+    """A disk of a megabyte; only root can mount one, and where root may not either, CI fails."""
+    if os.geteuid() != 0:
+        pytest.skip("a small disk can only be mounted by root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mounted = subprocess.run(options, check=False, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        _absent(f"a small disk could not be mounted: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture

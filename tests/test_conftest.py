@@ -62,18 +62,36 @@ def test_the_persons_cache_is_out_of_reach() -> None:
     ],
 )
 def test_absent_parts_skip_and_required_ones_fail(tmp_path: Path, environment: dict[str, str], outcomes: str) -> None:
-    tests = Path(__file__).parent
-    (tmp_path / "conftest.py").write_text((tests / "conftest.py").read_text("utf-8"), encoding="utf-8")
-    (tmp_path / "test_marked.py").write_text(MARKED, encoding="utf-8")
     for folder in ("there", "skips"):
         (tmp_path / folder).mkdir()
+    assert outcomes_of(MARKED, tmp_path, environment).startswith(outcomes)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is asked to mount a disk")
+@pytest.mark.parametrize(("environment", "outcomes"), [({}, "1 skipped"), ({"CYPHER_REQUIRE": "1"}, "1 error")])
+def test_a_disk_that_root_cannot_mount_is_demanded_in_ci(
+    tmp_path: Path, environment: dict[str, str], outcomes: str
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "mount").write_text("#!/bin/sh\necho not permitted >&2\nexit 32\n")
+    (tmp_path / "bin" / "mount").chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    text = "def test_of_a_small_disk(small_disk):\n    assert small_disk.is_dir()\n"
+    assert outcomes_of(text, tmp_path, {**environment, "PATH": path}).startswith(outcomes)
+
+
+def outcomes_of(text: str, folder: Path, environment: dict[str, str]) -> str:
+    """The last line of pytest over a file of tests beside a copy of our conftest."""
+    tests = Path(__file__).parent
+    (folder / "conftest.py").write_text((tests / "conftest.py").read_text("utf-8"), encoding="utf-8")
+    (folder / "test_marked.py").write_text(text, encoding="utf-8")
     settings = f"--config-file={tests.parent / 'pyproject.toml'}"
     others = {name: value for name, value in os.environ.items() if name not in {"CYPHER_DATA", "CYPHER_REQUIRE"}}
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", settings, "-p", "no:cacheprovider", "--rootdir=.", "test_marked.py"],
-        cwd=tmp_path,
-        env={**others, **environment, "CYPHER_CACHE": str(tmp_path / "empty"), "CYPHER_OFFLINE": "1"},
+        cwd=folder,
+        env={**others, **environment, "CYPHER_CACHE": str(folder / "empty"), "CYPHER_OFFLINE": "1"},
         capture_output=True,
         text=True,
     )
-    assert ended.stdout.splitlines()[-1].startswith(outcomes), ended.stdout
+    return ended.stdout.splitlines()[-1]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cypher.errors import DataError
-from cypher.files import replacing, write_bytes, write_text
+from cypher.errors import DataError, ModelError
+from cypher.files import read_json, replacing, write_bytes, write_text
 
 
 def test_text_is_written_as_it_is(tmp_path: Path) -> None:
@@ -32,6 +32,16 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, interruption: 
         fail()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_said_with_its_remedy(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match=r"a.txt cannot be written: No space left on device; free some space"),
+        replacing(tmp_path / "a.txt"),
+        open("/dev/full", "wb", buffering=0) as stream,
+    ):
+        stream.write(b"x")
 
 
 def test_permissions_of_the_old_file_and_the_umask_hold(tmp_path: Path) -> None:
@@ -82,3 +92,21 @@ def test_a_full_disk_is_one_line() -> None:
         pytest.skip("only Linux has a device that is always full")
     with pytest.raises(DataError, match="device"):
         write_text("/dev/full", "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "a.json cannot be read (No such file or directory): needs a map"),
+        (b"{", "a.json cannot be read (Expecting property name"),
+        (b"\xff", "a.json cannot be read ("),
+        (b"[" * 100_000, "a.json cannot be read ("),
+        (b"[1]", "a.json holds a list: needs a map"),
+    ],
+)
+def test_a_file_that_holds_no_json_object_is_named(content: bytes | None, said: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        read_json(tmp_path / "a.json", kind=ModelError, needed="a map")
+    assert said in str(caught.value)

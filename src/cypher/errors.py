@@ -45,8 +45,21 @@ class ModelError(CypherError):
 
 
 class StoreError(CypherError):
-    """A document store is broken, busy or made with another model."""
+    """A document store is broken or busy."""
 
 
-class SandboxError(CypherError):
-    """Untrusted code could not be contained."""
+class WrongStoreError(StoreError):
+    """The call and the store do not go together: there is none there, or it was made with other settings."""
+
+    exit_code = 2
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says, without the lines of detail that some libraries add; its kind when it says nothing.
+
+    Example:
+        >>> first_line(KeyError("width")), first_line(ValueError("two\nlines")), first_line(OSError())
+        ("no 'width'", 'two', 'OSError')
+    """
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"no {line}" if isinstance(error, KeyError) else line

@@ -1,15 +1,18 @@
-"""Files written whole or not at all: beside their place first, then renamed."""
+"""Files written whole or not at all, beside their place first, then renamed; and JSON read with its errors said."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from cypher.errors import DataError
+from cypher.errors import CypherError, DataError
 
 
 @contextmanager
@@ -54,7 +57,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, ValueError) and partial is not None:
             raise  # the writer's own error; only a path with a NUL fails before there is a partial file
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise DataError(f"{os.fspath(path)} cannot be written: {reason}") from error
+        is_full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+        raise DataError(
+            f"{os.fspath(path)} cannot be written: {reason}",
+            change="free some space on that disk, and run it again" if is_full else None,
+        ) from error
     finally:
         if partial is not None:
             with suppress(OSError):
@@ -93,6 +100,29 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
     with replacing(path) as partial:
         partial.write_bytes(content)
     return Path(path)
+
+
+def read_json(
+    path: str | os.PathLike[str], *, kind: type[CypherError] = DataError, needed: str = "a JSON object"
+) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: Of the file.
+        kind: What is raised when it is none.
+        needed: What the message says there should have been.
+
+    Raises:
+        CypherError: Of that kind: the file is missing, cannot be read, or holds something else.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise kind(f"{os.fspath(path)} cannot be read ({reason})", needed=needed) from error
+    if not isinstance(values, dict):
+        raise kind(f"{os.fspath(path)} holds a {type(values).__name__}", needed=needed)
+    return values
 
 
 def _existing_mode(target: Path) -> int | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cypher.cli.app import GROUPS, run
-from cypher.cli.console import visible
+from cypher.cli.console import one_line, progress_bars, visible
 
 PROGRAM = [sys.executable, "-c", "from cypher.cli import main; main()"]
 
@@ -89,8 +90,10 @@ def test_every_help_has_an_example(command: list[str], capsys: pytest.CaptureFix
     ("arguments", "code", "line"),
     [
         (["models", "fetch", "minilm"], 1, "error: minilm is not in the cache and the network is off; run `cypher mo"),
-        (["models", "fetch", "minlm"], 1, "error: model 'minlm' (did you mean 'minilm'?): needs"),
-        (["models", "info", "./none"], 1, "error: there is no folder ./none"),
+        (["models", "fetch", "minlm"], 2, "error: model 'minlm' (did you mean 'minilm'?): needs"),
+        (["models", "info", "./none"], 2, "error: there is no folder ./none"),
+        (["models", "export", "nonsense", "out"], 2, "error: model 'nonsense'"),
+        (["models", "export", "smollm2", "out"], 2, "error: smollm2 is a GGUF model: needs safetensors"),
         (["data", "fetch", "nothing"], 2, "error: data set 'nothing': needs"),
         (["modles"], 2, "error: No such command 'modles'. Did you mean 'models'?; see `cypher --help`"),
         (["models", "lst"], 2, "error: No such command 'lst'. Did you mean 'list'?; see `cypher models --help`"),
@@ -184,6 +187,10 @@ def test_control_characters_never_reach_the_terminal() -> None:
     assert visible("a\x1b[31mred\x07 Zürich 中\tz") == "a�[31mred� Zürich 中\tz"
 
 
+def test_white_space_is_no_control_character() -> None:
+    assert one_line(" one\r\ntwo\fthree\v four\u2028five\x85\x1b ") == "one two three four five �"
+
+
 @pytest.mark.parametrize(
     ("command", "keys"),
     [
@@ -200,3 +207,22 @@ def test_json_is_exactly_one_object(command: list[str], keys: set[str], capsys: 
     assert keys <= json.loads(printed.out).keys()
     assert printed.out.count("\n") == 1
     assert printed.err == ""
+
+
+def test_bars_are_for_a_terminal_and_only_when_something_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with progress_bars() as progress:
+        assert progress is None
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress_bars(of_bytes=True) as progress:
+        assert progress is not None
+    assert screen.getvalue() == ""
+    with progress_bars() as progress:
+        assert progress is not None
+        progress("fetching minilm", 1, 4)
+    assert "fetching minilm" in screen.getvalue()

@@ -12,6 +12,13 @@ from cypher.errors import ModelError
 from cypher.hub import resolve
 
 
+def test_data_sets_are_listed_with_what_they_are_checked_by(capsys: pytest.CaptureFixture[str]) -> None:
+    for row in printed_json(capsys, "data", "list")["data"]:
+        assert row["source"].endswith(row["revision"])
+        assert sum(file["bytes"] for file in row["files"]) == row["bytes"]
+        assert all(len(file["sha256"]) == 64 for file in row["files"])
+
+
 def printed_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     assert run([*arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import os
 import random
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def qa(trained: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> As
 
     def call(*arguments: str) -> tuple[int, Any, list[str]]:
         capsys.readouterr()
-        options = trained if arguments[0] != "index" else trained[:2]
+        options = {"index": trained[:2], "remove": []}.get(arguments[0], trained)
         code = run(["qa", arguments[0], *options, *arguments[1:]])
         out, err = capsys.readouterr()
         return code, json.loads(out) if "--json" in arguments and out else out, err.splitlines()
@@ -187,7 +187,12 @@ def test_tune(qa: Ask, here: Path) -> None:
         (("index", "empty"), 2, "error: empty has no file to read: needs files with one of "),
         (("ask", "", "docs"), 2, "error: the question is empty: needs at least one word"),
         (("ask", " \n "), 2, "error: the question is empty: needs at least one word"),
-        (("ask", "Who?"), 1, "error: there is no store at "),
+        (("ask", "Who?"), 2, "error: there is no store at "),
+        (("ask", "Who \udcff?", "docs"), 2, "error: character 5 of the question: needs text in UTF-8"),
+        (("ask", "Who?", "docs", "--store", "http://host/x"), 2, "error: store http://host/x: needs the path of a fol"),
+        (("ask", "Who?", "docs", "--model", "minlm"), 2, "error: model 'minlm' (did you mean 'minilm'?)"),
+        (("ask", "Who?", "docs", "--model", "./none"), 2, "error: there is no folder ./none"),
+        (("index", "docs", "--model", "smollm2"), 2, "error: smollm2 is a GGUF model: needs safetensors"),
         (("ask", "Who?", "docs", "--where", "format = 1"), 2, "error: filter format = 1 has "),
         (("ask", "Who?", "docs", "--top-k-reader", "0"), 2, "error: Invalid value for '--top-k-reader'"),
         (("ask", "Who?", "docs", "--precision", "fp8"), 2, "error: Invalid value for '--precision'"),
@@ -207,7 +212,7 @@ def test_a_wrong_call_is_one_line(qa: Ask, here: Path, arguments: tuple[str, ...
 
 @pytest.mark.parametrize("command", [("ask", "Who?", "docs"), ("evaluate", "squad.json"), ("tune", "squad.json")])
 def test_a_reader_that_does_not_exist(here: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
-    assert run(["qa", *command, "--reader", "nobody"]) == 1
+    assert run(["qa", *command, "--reader", "nobody"]) == 2
     assert capsys.readouterr().err.startswith("error: there is no reader nobody: needs the `reader` folder")
     assert not (here / ".cypher").exists()
 
@@ -275,12 +280,77 @@ def test_control_characters_of_a_document_do_not_reach_the_terminal(qa: Ask, her
     assert "\x07" not in out
 
 
+@pytest.mark.parametrize("newline", ["\r\n", "\r", "\f"])
+def test_line_ends_of_any_kind_are_shown_as_spaces(qa: Ask, here: Path, newline: str) -> None:
+    (here / "docs" / "mill.txt").write_bytes(MILL.replace(" ", newline).encode())
+    code, out, _ = qa("ask", "When was the mill built?", "docs/mill.txt", *ALL_ANSWERS)
+    assert code == 0
+    assert "\ufffd" not in out
+    assert "mill by the river" in out.replace("[", "").replace("]", "")
+
+
+def test_a_name_with_a_line_end_stays_in_its_line(qa: Ask, here: Path) -> None:
+    written_text(here / "docs" / "mill\n1. forged  0.99  docs\n.txt", MILL)
+    code, out, _ = qa("ask", "When was the mill built?", "docs", *ALL_ANSWERS)
+    assert code == 0
+    assert not [line for line in out.splitlines() if line.startswith("1. forged")]
+    assert "docs/mill 1. forged 0.99 docs .txt" in out
+
+
+def test_rebuilding_from_nothing_keeps_the_store(qa: Ask, here: Path) -> None:
+    (here / "empty").mkdir()
+    assert qa("index", "docs")[0] == 0
+    assert qa("index", "empty", "--rebuild")[0] == 2
+    assert qa("index", "docs", "--json")[1]["unchanged"] == 2
+
+
+def test_remove_takes_out_what_is_gone_or_not(qa: Ask, here: Path) -> None:
+    assert qa("index", "docs")[0] == 0
+    (here / "docs" / "mill.txt").unlink()
+    code, out, err = qa("index", "docs/mill.txt")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert err[0].endswith("; run `cypher qa remove docs/mill.txt --store .cypher/qa` to take it out")
+    assert qa("remove", "docs/mill.txt") == (0, "1 removed from .cypher/qa\n", [])
+    assert qa("remove", "docs", "--json") == (0, {"removed": 1, "store": ".cypher/qa"}, [])
+    code, out, err = qa("remove", "docs")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert err[0].startswith("error: nothing of docs is in the store ")
+    assert (here / "docs" / "bread.md").is_file()
+    assert qa("remove", "docs", "--store", "none")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "command", [("ask", "Who?", "docs"), ("index", "docs"), ("evaluate", "squad.json"), ("tune", "squad.json")]
+)
+def test_a_model_that_is_fetched_first_has_a_bar(
+    qa: Ask, here: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    written_text(here / "squad.json", SQUAD)
+    told: set[str] = set()
+
+    @contextmanager
+    def bars() -> Iterator[Callable[[str, int, int], None]]:
+        yield lambda what, done, total: told.add(what)
+
+    def resolve(name: str, *, progress: Callable[..., None] | None = None, **options: object) -> Path:
+        if progress is not None:
+            progress("fetching", 1, 2)
+        return Path(name)
+
+    monkeypatch.setattr("cypher.hub.resolve", resolve)
+    monkeypatch.setattr("cypher.models.load.resolve", resolve)
+    monkeypatch.setattr("cypher.cli.qa.progress_bars", bars)
+    options = ("--limit", "1") if command[0] in ("evaluate", "tune") else ()
+    assert qa(*command, *options)[0] == 0
+    assert "fetching" in told
+
+
 def test_a_store_of_another_model(qa: Ask, here: Path, make_tiny_bert: Callable[..., Path]) -> None:
     assert qa("index", "docs")[0] == 0
     other = ("--model", str(make_tiny_bert(seed=4)))
     for command in (("ask", "Who?", *other), ("ask", "Who?", "docs", *other), ("index", "docs", *other)):
         code, out, err = qa(*command)
-        assert (code, out, len(err)) == (1, "", 1)
+        assert (code, out, len(err)) == (2, "", 1)
         assert "was indexed with" in err[0]
         assert "--rebuild" in err[0]
     assert qa("ask", "Who?")[0] == 0
@@ -296,17 +366,6 @@ def test_a_damaged_store(qa: Ask, here: Path) -> None:
     assert "--rebuild" in err[0]
     assert qa("index", "docs", "--rebuild")[0] == 0
     assert qa("ask", "Who?")[0] == 0
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(options, check=False, capture_output=True).returncode != 0:
-        pytest.skip("a small disk can only be mounted by root with permission to mount")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_keeps_what_was_indexed(qa: Ask, here: Path, small_disk: Path) -> None:

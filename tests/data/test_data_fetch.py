@@ -92,7 +92,34 @@ def test_evaluation_sets_are_refused_for_training() -> None:
         "squadshifts/new_wiki",
         "squadshifts/amazon",
         "squadshifts/reddit",
+        "banking77/train",
+        "wikitext2/valid",
+        "tinyshakespeare",
     ]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_copy_of_a_set_kept_for_evaluation_is_refused_by_its_content(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    monkeypatch.setenv("CYPHER_DATA", str(real_data))
+    content = locate("squad/squad2_dev_open", offline=True).read_bytes()
+    content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    copy = tmp_path / ("mine.json.gz" if zipped else "mine.json")
+    copy.write_bytes(gzip.compress(content, compresslevel=1) if zipped else content)
+    assert locate(copy) == copy
+    with pytest.raises(DataError, match=r"mine.json.* is squad/squad2_dev_open, which is kept for evaluation"):
+        locate(copy, training=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file here that even root cannot read")
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CYPHER_DATA", str(tmp_path))
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "kept.json").symlink_to("/proc/self/mem")
+    with pytest.raises(DataError, match=r"small/kept.json cannot be read \(.*\); mend its permissions"):
+        present(an_entry())
 
 
 def test_a_path_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -142,12 +169,13 @@ def source(tmp_path: Path) -> Iterator[tuple[str, list[str], Path]]:
 
     class Source(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
-            content = SOURCE if self.path.endswith("/all.json") else b"a proxy's page"
-            self.send_response(200)
+            begin = int((self.headers["Range"] or "bytes=0-")[len("bytes=") : -1])
+            asked.append(self.path + f" from {begin}" * bool(begin))
+            content = (SOURCE if self.path.endswith("/all.json") else b"a proxy's page")[begin:]
+            self.send_response(206 if begin else 200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(content[:20] if "/cut/" in self.path and not begin else content)
 
         def log_message(self, *arguments: object) -> None:
             """Say nothing."""
@@ -198,7 +226,8 @@ from cypher.data.catalogue import DataEntry
 from cypher.data.fetch import locate_entry
 from cypher.errors import CypherError
 try:
-    print(locate_entry(DataEntry.model_validate_json(sys.argv[1])))
+    tell = lambda *step: print(*step, file=sys.stderr)
+    print(locate_entry(DataEntry.model_validate_json(sys.argv[1]), progress=tell))
 except CypherError as error:
     print("error", error)
 """
@@ -210,6 +239,7 @@ def run(entry: DataEntry, certificate: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", LOCATE, entry.model_dump_json()],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=environment,
     )
@@ -227,6 +257,23 @@ def test_two_processes_download_once_and_take_the_articles(source: tuple[str, li
     assert locate_entry(entry, offline=True) == folder
 
 
+def test_a_download_that_was_cut_off_goes_on_and_is_told(source: tuple[str, list[str], Path], tmp_path: Path) -> None:
+    address, asked, certificate = source
+    entry = an_entry(address + "/cut/{path}")
+    entry = entry.model_copy(update={"files": entry.files[1:]})
+    printed, _ = run(entry, certificate).communicate(timeout=60)
+    assert re.match(rf"error small \(all.json\): .* ended after 20 of {len(SOURCE)} bytes; run it again", printed), (
+        printed
+    )
+    printed, told = run(entry, certificate).communicate(timeout=60)
+    place = tmp_path / "cache" / "data" / "small" / "all.json"
+    assert printed == f"{place}\n"
+    assert place.read_bytes() == SOURCE
+    assert [path.partition(" from ")[2] for path in asked] == ["", "20"]
+    assert told.splitlines()[-1] == f"small (all.json) {len(SOURCE)} {len(SOURCE)}"
+    assert not list((tmp_path / "cache" / "data" / ".partial").iterdir())
+
+
 @pytest.mark.parametrize(
     ("tail", "trusted", "message"),
     [
@@ -234,7 +281,7 @@ def test_two_processes_download_once_and_take_the_articles(source: tuple[str, li
         (
             "/{path}",
             False,
-            "small could not be downloaded from https://localhost:.*CERTIFICATE_VERIFY_FAILED",
+            "small .kept.json. could not be downloaded from https://localhost:.*CERTIFICATE_VERIFY_FAILED",
         ),
     ],
     ids=["wrong sum", "unknown certificate"],
@@ -250,7 +297,9 @@ def test_a_wrong_answer_writes_nothing(
 
 
 def test_no_answer_is_one_line() -> None:
-    with pytest.raises(DataError, match=r"small could not be downloaded from https://localhost:9/.*; check the net"):
+    with pytest.raises(
+        DataError, match=r"small \(kept.json\) could not be downloaded from https://localhost:9/.*; check"
+    ):
         locate_entry(an_entry())
 
 

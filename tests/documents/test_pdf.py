@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cypher.documents.pdf import read_pdf
+from cypher.documents.pdf import _join_divided_words, read_pdf
 from cypher.errors import DataError
 
 PdfMaker = Callable[..., bytes]
@@ -58,3 +58,9 @@ def outcome(content: bytes) -> str:
         return f"read {read_pdf(content, 'a.pdf').text}"
     except DataError as error:
         return str(error)
+
+
+def test_a_long_run_of_letters_takes_no_longer_than_it_is_long() -> None:
+    """A search that began anew at every letter would take minutes for half a million of them."""
+    pages = ["x" * 500_000, "ab-" * 200_000, "a-\nb " * 100_000]
+    assert _join_divided_words(pages) == [*pages[:2], "ab " * 100_000]

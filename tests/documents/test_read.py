@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cypher.documents import READERS, Document, find_files, read_document, read_documents
+from cypher.documents import READERS, find_files, read_document
 from cypher.documents.source import read_bytes
 from cypher.errors import DataError
 
@@ -39,7 +39,7 @@ def test_folder_is_walked_in_order_without_hidden_and_foreign_files(library: Pat
 
 
 def test_every_format_is_read_with_its_meta(library: Path) -> None:
-    documents = [item for item in read_documents(str(library)) if isinstance(item, Document)]
+    documents = [read_document(path) for path in find_files(str(library))]
     formats = ["text", "markdown", "html", "pdf", "vtt", "docx"]
     assert [document.meta["format"] for document in documents] == formats
     assert [document.meta["path"] for document in documents] == [f"{library}/{name}" for name in ALL_FILES]
@@ -52,15 +52,6 @@ def test_touching_a_file_keeps_the_document_id(library: Path) -> None:
     before = read_document(library / "a.txt").id
     os.utime(library / "a.txt", (1, 1))
     assert read_document(library / "a.txt").id == before
-
-
-def test_a_bad_file_does_not_stop_the_good_ones(library: Path) -> None:
-    (library / "a0.txt").write_bytes(b"")
-    (library / "b0.pdf").write_bytes(b"%PDF-1.4 nonsense")
-    items = list(read_documents([library]))
-    errors = [item for item in items if isinstance(item, DataError)]
-    assert len(items) == len(ALL_FILES) + 2
-    assert [str(error).split()[0] for error in errors] == [f"{library}/a0.txt", f"{library}/b0.pdf"]
 
 
 def test_a_file_found_twice_is_read_once(library: Path) -> None:
@@ -127,7 +118,7 @@ def test_files_that_are_no_documents_are_refused_in_one_line(
 @pytest.mark.parametrize("missing", ["nowhere.txt", "nowhere", "bad\0name.txt"])
 def test_a_missing_path_is_refused_before_anything_is_read(library: Path, missing: str) -> None:
     with pytest.raises(DataError, match=r"does not exist|cannot be read"):
-        read_documents([library, library / missing])
+        find_files([library, library / missing])
     with pytest.raises(DataError, match=r"does not exist|cannot be read"):
         read_document(library / missing)
 
@@ -154,8 +145,9 @@ def test_special_files_never_block(tmp_path: Path) -> None:
 def test_a_dangling_link_is_named_when_it_looks_like_a_document(library: Path) -> None:
     (library / "gone.txt").symlink_to(library / "nowhere.txt")
     (library / "gone").symlink_to(library / "nowhere")
-    problems = [str(item) for item in read_documents(library) if isinstance(item, DataError)]
-    assert problems == [f"{library}/gone.txt does not exist: needs a file or a folder"]
+    problems: list[DataError] = []
+    assert names(library, find_files(library, on_error=problems.append)) == ALL_FILES
+    assert [str(problem) for problem in problems] == [f"{library}/gone.txt does not exist: needs a file or a folder"]
 
 
 def test_too_large_files_are_refused(tmp_path: Path) -> None:
@@ -206,6 +198,6 @@ def test_a_name_that_is_not_utf8_stays_printable(tmp_path: Path) -> None:
             file.write(b"Menu.")
     except OSError:
         pytest.skip("this file system only takes UTF-8 names")
-    (document,) = read_documents(tmp_path)
-    assert isinstance(document, Document)
+    (file,) = find_files(tmp_path)
+    document = read_document(file)
     assert document.meta["path"] == f"{tmp_path}/caf\\xe9.txt"

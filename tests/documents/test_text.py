@@ -48,6 +48,9 @@ def test_terminal_colours_and_a_stray_control_character_are_text() -> None:
         ("- item\n---\n\n| a |\n|---|\n", []),
         ("---\ntitle: x\n# yaml comment\n---\n# Real\n", [(32, 1, "Real")]),
         ("# [Link](http://x.y) and `code` **bold**", [(0, 1, "Link and code bold")]),
+        ("# [Mars](http://x.y/Mars_(god)) ![red](a.png)", [(0, 1, "Mars red")]),
+        ("# <b>Bold</b> and 1 < 2", [(0, 1, "Bold and 1 < 2")]),
+        ("# a[1] and [b] (c)", [(0, 1, "a[1] and [b] (c)")]),
     ],
 )
 def test_headings(text: str, expected: list[tuple[int, int, str]]) -> None:
@@ -66,3 +69,13 @@ def test_markdown_title(content: bytes, title: str | None) -> None:
     document = read_markdown(content, "a.md")
     assert document.text == content.decode()
     assert document.meta.get("title") == title
+
+
+@pytest.mark.parametrize(
+    "part", ["[", "![", "<", "[a](", "[a](b(", "[a](b", "(", "[a]((b)", "](", "*", "!", "= ", "-", "~", "#"]
+)
+@pytest.mark.parametrize("place", ["# {}", "x{}\n===", "<h1>{}", "[a](({}", "# {} #", "x\n{}x", "```{}"])
+def test_a_long_line_takes_no_longer_than_it_is_long(part: str, place: str) -> None:
+    """A search that began anew at every mark would take minutes for half a million of them."""
+    text = place.format(part * 500_000)
+    assert all(heading.start < 2 for heading in find_headings(text))

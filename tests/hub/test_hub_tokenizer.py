@@ -59,7 +59,7 @@ def test_special_tokens_are_found(
         (None, "", "has no tokenizer.json: needs a fast tokenizer's file; write one"),
         ("tokenizer.json", "{", "cannot be read"),
         ("tokenizer.json", '{"version": "9"}', "cannot be read"),
-        ("special_tokens_map.json", "{", "is not JSON"),
+        ("special_tokens_map.json", "{", "special_tokens_map.json cannot be read"),
         ("special_tokens_map.json", "[]", "holds a list"),
         ("special_tokens_map.json", '{"cls_token": "[NO]"}', "has no cls_token"),
     ],

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,29 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_safetensors(path / "below", {"scale": torch.zeros(1)})
     assert torch.equal(read_safetensors(path)["scale"], torch.ones(1))
     assert len(list(tmp_path.iterdir())) == 1
+
+
+FULL = """
+import resource, signal, sys, torch
+from pathlib import Path
+from cypher.errors import DataError
+from cypher.hub.weights import write_safetensors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_safetensors(Path(sys.argv[1]), {"scale": torch.ones(10_000)})
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no limit to set")
+def test_what_the_system_refuses_is_a_data_error(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a disk that is full: both end the library's own writing."""
+    path = tmp_path / "model.safetensors"
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{path} cannot be written: File too large\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_shards_are_read_through_their_index(tmp_path: Path) -> None:

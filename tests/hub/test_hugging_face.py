@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 
 from cypher.hub.catalogue import ModelEntry
+from cypher.hub.hugging_face import is_whole, is_whole_adapter
 
 COMMIT = "a" * 40
 FILES = {
     "config.json": b'{"model_type": "bert"}',
     "model.safetensors": b"weights " * 4096,
+    "tokenizer.json": b"{}",
+    "model.gguf": b"GGUF",
     "pytorch_model.bin": b"pickle",
     "README.md": b"read me",
 }
@@ -38,6 +41,7 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         type(self).asked.append(path)
         name = path.rpartition(f"/resolve/{COMMIT}/")[2]
+        files = {name: content for name, content in FILES.items() if "/quantised" not in path or name == "model.gguf"}
         if path.startswith("/api/models/owner/gone"):
             self.send_response(404)
             self.send_header("X-Error-Code", "RepoNotFound")
@@ -46,14 +50,14 @@ class Hub(BaseHTTPRequestHandler):
         elif path.startswith("/api/") and "/tree/" in path:
             self.reply(
                 json.dumps(
-                    [{"type": "file", "path": p, "size": len(c), "oid": "0" * 40} for p, c in FILES.items()]
+                    [{"type": "file", "path": p, "size": len(c), "oid": "0" * 40} for p, c in files.items()]
                 ).encode()
             )
         elif path.startswith("/api/"):
-            siblings = [{"rfilename": name} for name in FILES]
+            siblings = [{"rfilename": name} for name in files]
             self.reply(json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": siblings}).encode())
-        elif name in FILES:
-            self.reply(FILES[name])
+        elif name in files:
+            self.reply(files[name])
         else:
             self.send_error(404)
 
@@ -103,7 +107,8 @@ import sys
 from cypher.errors import CypherError
 from cypher.hub import resolve
 try:
-    folder = resolve(sys.argv[1], progress=lambda *step: print("progress", *step))
+    formats = sys.argv[2:] or ("safetensors", "gguf")
+    folder = resolve(sys.argv[1], formats=formats, progress=lambda *step: print("progress", *step))
     print(*sorted(path.name for path in folder.iterdir()))
 except CypherError as error:
     print("error", error)
@@ -112,6 +117,7 @@ ENTRY = """
 import sys
 from cypher.errors import CypherError
 from cypher.hub.catalogue import ModelEntry
+from cypher.hub.hugging_face import is_whole
 from cypher.hub.fetch import fetch_entry
 try:
     folder = fetch_entry(ModelEntry.model_validate_json(sys.argv[1]))
@@ -125,20 +131,23 @@ def test_a_hub_name_gives_only_files_without_code_and_is_then_read_offline(
     hub: tuple[str, list[str]], tmp_path: Path
 ) -> None:
     endpoint, asked = hub
-    first = python(RESOLVE, "owner/name", endpoint=endpoint, home=tmp_path)
-    assert first.stdout.splitlines()[-1] == "config.json model.safetensors", first.stderr
-    assert f"progress owner/name {32768 + 22} {32768 + 22}" in first.stdout
+    first = python(RESOLVE, "owner/name", "safetensors", endpoint=endpoint, home=tmp_path)
+    assert first.stdout.splitlines()[-1] == "config.json model.safetensors tokenizer.json", first.stderr
+    assert f"progress owner/name {32768 + 24} {32768 + 24}" in first.stdout
     assert first.stderr == ""
     so_far = len(asked)
-    again = python(RESOLVE, "owner/name", endpoint=endpoint, home=tmp_path)
-    offline = python(RESOLVE, "owner/name", endpoint=endpoint, home=tmp_path, HF_HUB_OFFLINE="1")
-    assert again.stdout == offline.stdout == "config.json model.safetensors\n"
+    again = python(RESOLVE, "owner/name", "safetensors", endpoint=endpoint, home=tmp_path)
+    offline = python(RESOLVE, "owner/name", "safetensors", endpoint=endpoint, home=tmp_path, HF_HUB_OFFLINE="1")
+    assert again.stdout == offline.stdout == "config.json model.safetensors tokenizer.json\n"
     assert len(asked) == so_far
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("owner/gone", "error the hub refused owner/gone (404"), ("owner/name@", "error there is no folder")],
+    [
+        ("owner/gone", "error there is no folder owner/gone, and the hub refused owner/gone (404"),
+        ("owner/name@", "error there is no folder"),
+    ],
 )
 def test_a_refusal_is_one_line(hub: tuple[str, list[str]], tmp_path: Path, name: str, message: str) -> None:
     done = python(RESOLVE, name, endpoint=hub[0], home=tmp_path)
@@ -148,8 +157,69 @@ def test_a_refusal_is_one_line(hub: tuple[str, list[str]], tmp_path: Path, name:
 
 def test_a_closed_network_is_known_in_seconds(tmp_path: Path) -> None:
     done = python(RESOLVE, "owner/name", endpoint="http://127.0.0.1:9", home=tmp_path)
-    assert done.stdout.startswith("error the hub could not be reached for owner/name"), done.stderr
+    assert done.stdout.startswith("error there is no folder owner/name, and the hub could not be reached"), done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("lost", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_snapshot_that_an_interrupted_fetch_left_is_completed(
+    hub: tuple[str, list[str]], tmp_path: Path, lost: str
+) -> None:
+    python(RESOLVE, "owner/name", "safetensors", endpoint=hub[0], home=tmp_path)
+    (path,) = tmp_path.glob(f"hf/hub/models--owner--name/snapshots/*/{lost}")
+    path.unlink()
+    offline = python(RESOLVE, "owner/name", "safetensors", endpoint=hub[0], home=tmp_path, HF_HUB_OFFLINE="1")
+    assert "in the cache and the network is off" in offline.stdout or lost == "tokenizer.json"
+    again = python(RESOLVE, "owner/name", "safetensors", endpoint=hub[0], home=tmp_path)
+    assert again.stdout.splitlines()[-1] == "config.json model.safetensors tokenizer.json", again.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "whole"),
+    [
+        (("model.safetensors", "config.json", "tokenizer.json"), True),
+        (("model.safetensors", "config.json", "vocab.txt"), True),
+        (("model.gguf",), True),
+        (("model.safetensors", "config.json"), False),
+        (("model.safetensors", "tokenizer.json"), False),
+        (("config.json", "tokenizer.json"), False),
+        (("model.safetensors.index.json", "one.safetensors", "two.safetensors", "config.json", "tokenizer.json"), True),
+        (("model.safetensors.index.json", "one.safetensors", "config.json", "tokenizer.json"), False),
+    ],
+)
+def test_what_a_whole_snapshot_is(files: tuple[str, ...], whole: bool, tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).write_text('{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}')
+    assert is_whole(tmp_path) == whole
+
+
+@pytest.mark.parametrize(
+    ("files", "whole"),
+    [
+        (("adapter_config.json", "adapter.safetensors"), True),
+        (("adapter_config.json", "adapter.safetensors", "head_config.json", "model_head.safetensors"), True),
+        (("adapter_setup.json", "a/adapter_config.json", "a/adapter.safetensors"), True),
+        (("adapter_config.json", "model_head.safetensors"), False),
+        (("adapter.safetensors",), False),
+        (("a/adapter_config.json", "a/adapter.safetensors", "b/adapter_config.json"), False),
+        (("a,b/adapter_fusion_config.json", "a/adapter_config.json", "a/adapter.safetensors"), False),
+        (("config.json", "model.safetensors", "tokenizer.json"), False),
+    ],
+)
+def test_what_a_whole_adapter_is(files: tuple[str, ...], whole: bool, tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert is_whole_adapter(tmp_path) == whole
+
+
+def test_a_repository_of_gguf_files_is_refused_before_they_are_fetched_where_none_is_read(
+    hub: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    done = python(RESOLVE, "owner/quantised", "safetensors", endpoint=hub[0], home=tmp_path)
+    assert "owner/quantised has no safetensors weights, only gguf: needs" in done.stdout, done.stderr
+    assert not any("/resolve/" in path for path in hub[1])
+    assert python(RESOLVE, "owner/quantised", endpoint=hub[0], home=tmp_path).stdout.endswith("\nmodel.gguf\n")
 
 
 @pytest.mark.parametrize("good", [True, False], ids=["right sum", "wrong sum"])

@@ -69,7 +69,7 @@ def test_without_a_kernel_the_plain_layer_gives_the_same(dtype: torch.dtype, act
 def test_bf16_falls_back_where_one_dnn_lacks_it(
     monkeypatch: pytest.MonkeyPatch, has_bf16: bool, expected: type[kernels.PackedLinear]
 ) -> None:
-    monkeypatch.setattr(kernels, "_one_dnn_has", lambda dtype: dtype == torch.float32 or has_bf16)
+    monkeypatch.setattr(kernels, "one_dnn_has", lambda dtype: dtype == torch.float32 or has_bf16)
     assert isinstance(pack_linear(torch.ones(4, 8), None, "bf16", None), expected)
 
 

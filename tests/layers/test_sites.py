@@ -19,7 +19,7 @@ class Bottleneck(FusiblePlug):
 
     def change(self, update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module) -> Change:
         given = norm(update + residual)
-        return Change(given, self.up(given))
+        return Change(given, self.up(given), update)
 
 
 class Prefix(KeyValuePlug):

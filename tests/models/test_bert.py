@@ -12,6 +12,7 @@ from cypher.data.batch import Inputs
 from cypher.errors import ModelError
 from cypher.layers.kernels import int8_is_exact
 from cypher.layers.linear import Linear
+from cypher.layers.sites import EmbeddingPlug
 from cypher.models.bert import NAME_MAP, Bert, BertConfig
 from cypher.models.model import Encoded
 
@@ -155,3 +156,80 @@ def test_scatter_puts_kept_tokens_back() -> None:
     assert encoded.scatter()[0].tolist() == [[1, 2], [0, 0], [0, 0], [3, 4], [0, 0]]
     whole = dataclasses.replace(encoded, seq=3)
     assert whole.scatter() is hidden
+
+
+class TwoInFront(EmbeddingPlug):
+    """Rows in front that are no tokens."""
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        front = torch.linspace(-1, 1, 2 * hidden.shape[-1]).view(1, 2, -1).expand(len(hidden), -1, -1)
+        return torch.cat([front, hidden], 1), torch.nn.functional.pad(mask, (2, 0), value=True)
+
+
+def grouped() -> Inputs:
+    """A row that two texts go on from, and a shorter one with a single text behind it."""
+    groups = torch.tensor([[0] * 9 + [1] * 5 + [2] * 6, [0] * 6 + [1] * 4 + [0] * 10])
+    places = [[*range(9), *range(9, 14), *range(9, 15)], [*range(10), *[0] * 10]]
+    mask = torch.arange(20) < torch.tensor([20, 10]).unsqueeze(1)
+    token_ids = torch.randint(3, 60, (2, 20)).where(mask, 0)
+    segments = (groups > 0).long()
+    return Inputs(
+        token_ids=token_ids,
+        attention_mask=mask,
+        segment_ids=segments,
+        positions=torch.tensor(places),
+        groups=groups,
+    )
+
+
+def test_texts_that_share_a_beginning_equal_transformers_under_their_mask() -> None:
+    theirs, inputs = oracle("bert", "small"), grouped()
+    bert = ours_of(theirs)
+    groups = inputs.groups
+    assert groups is not None
+    allowed = torch.zeros(2, 1, 20, 20)
+    for row in range(2):
+        for query in range(20):
+            for key in range(20):
+                sees = groups[row, key] in (0, groups[row, query]) and bool(inputs.attention_mask[row, key])
+                allowed[row, 0, query, key] = 0.0 if sees or query == key else -1e9
+    with torch.inference_mode():
+        expected = theirs(
+            inputs.token_ids,
+            attention_mask=allowed,
+            token_type_ids=inputs.segment_ids,
+            position_ids=inputs.positions,
+        ).last_hidden_state
+        hidden = bert(inputs).hidden
+        training = bert.train()(inputs).hidden
+    kept = inputs.attention_mask
+    torch.testing.assert_close(hidden[kept], expected[kept], atol=1e-5, rtol=1e-5)
+    assert training.isfinite().all()
+
+
+def test_what_is_put_in_front_is_shared_by_all_groups() -> None:
+    bert, inputs = ours_of(oracle("bert", "small")), grouped()
+    bert.embedding_output.plugs["two"] = TwoInFront()
+    assert inputs.groups is not None
+    assert inputs.positions is not None
+    with torch.inference_mode():
+        together = bert(inputs).hidden[:1, 2:]
+        for group in (1, 2):
+            kept = (inputs.groups[:1] == 0) | (inputs.groups[:1] == group)
+            alone = Inputs(
+                **{
+                    name: getattr(inputs, name)[:1][kept].unsqueeze(0)
+                    for name in ("token_ids", "attention_mask", "segment_ids", "positions", "groups")
+                }
+            )
+            torch.testing.assert_close(bert(alone).hidden[:, 2:], together[kept].unsqueeze(0), atol=1e-5, rtol=1e-5)
+
+
+def test_positions_count_not_tokens_where_they_are_given() -> None:
+    bert = ours_of(oracle("bert", "tiny"))
+    token_ids = torch.randint(3, 60, (1, 50))
+    mask = torch.ones(1, 50, dtype=torch.bool)
+    places = torch.arange(50).remainder(40).unsqueeze(0)
+    assert bert(Inputs(token_ids=token_ids, attention_mask=mask, positions=places)).hidden.shape[1] == 50
+    with pytest.raises(ModelError, match="41 tokens in a row: needs at most 40"):
+        bert(Inputs(token_ids=token_ids, attention_mask=mask, positions=places.where(places < 39, 40)))

@@ -16,7 +16,7 @@ from cypher.adapters.adapter import Adapter
 from cypher.adapters.lora import Lora
 from cypher.config import LoraConfig
 from cypher.data.batch import pad_inputs
-from cypher.errors import ConfigError, ModelError
+from cypher.errors import ConfigError, DataError, ModelError
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.load import Dropout, export_model, load_model
 
@@ -52,6 +52,18 @@ def test_loads_and_exports_a_folder_that_transformers_loads(folder: Path, tmp_pa
         export_model(loaded, tmp_path / "exported")
 
 
+@pytest.mark.parametrize(
+    ("place", "kind", "said"),
+    [("file", ConfigError, "is a file; give a new folder"), ("file/under", DataError, "cannot be written")],
+)
+def test_an_export_into_a_file_says_so(
+    place: str, kind: type[Exception], said: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(kind, match=said):
+        export_model(load_model(str(tiny_bert)), tmp_path / place)
+
+
 def test_half_precision_weights_become_fp32_and_the_file_stays_as_it_was(folder: Path) -> None:
     path = folder / "model.safetensors"
     write_safetensors(path, {name: value.half() for name, value in read_safetensors(path).items()})
@@ -85,6 +97,30 @@ def break_json(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
 
+def break_list(folder: Path) -> None:
+    (folder / "config.json").write_text("[]")
+
+
+def break_key(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["hidden_size"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def break_llama(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+
+
+def break_type(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": "wide"}))
+
+
+def break_heads(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": 5}))
+
+
 def break_pickle(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -96,6 +132,11 @@ def break_pickle(folder: Path) -> None:
         (break_shape, "embeddings.token.weight is"),
         (break_family, "model_type 'gpt2'"),
         (break_json, "config.json cannot be read"),
+        (break_list, "config.json holds a list"),
+        (break_key, "without 'hidden_size'"),
+        (break_llama, "without 'hidden_size'"),
+        (break_type, "config.json: width = 'wide'"),
+        (break_heads, "config.json gives sizes that no bert has"),
         (break_pickle, "pickle"),
     ],
 )

@@ -7,17 +7,11 @@ import hashlib
 import re
 from pathlib import Path
 
-import pytest
 from selectolax.lexbor import LexborHTMLParser
 
 from cypher.documents import Span, read_document
-from cypher.errors import ConfigError, DataError
-from cypher.files import write_bytes, write_text
-from cypher.report import page, picture, render_spans
-
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
-)
+from cypher.files import write_text
+from cypher.report import page, render_spans
 
 
 def test_page_needs_nothing_from_outside() -> None:
@@ -38,7 +32,6 @@ def test_the_policy_allows_exactly_the_style_sheet() -> None:
     assert rules == {
         "default-src": "'none'",
         "style-src": f"'sha256-{digest}'",
-        "img-src": "data:",
         "base-uri": "'none'",
         "form-action": "'none'",
     }
@@ -56,16 +49,3 @@ def test_title_is_escaped_and_the_page_reads_back(tmp_path: Path) -> None:
     document = read_document(path)
     assert document.meta["title"] == "<b>&\ufffd"
     assert document.text == "# <b>&\ufffd\n\none\n\ntwo"
-
-
-def test_pictures_are_inside(tmp_path: Path) -> None:
-    path = write_bytes(tmp_path / "dot.png", PIXEL)
-    image = LexborHTMLParser(picture(path, 'One "dot"')).css_first("img")
-    kind, data = (image.attributes["src"] or "").split(",")
-    assert kind == "data:image/png;base64"
-    assert base64.b64decode(data) == PIXEL
-    assert image.attributes["alt"] == 'One "dot"'
-    with pytest.raises(ConfigError, match=r"needs a \.png or \.svg file"):
-        picture("a.jpg", "x")
-    with pytest.raises(DataError, match="does not exist"):
-        picture(tmp_path / "nowhere.png", "x")

@@ -68,6 +68,25 @@ def test_a_year_without_another_number_moves_a_little(made: Made) -> None:
     assert found == {f"Who came in {1977 + years}?" for years in (1, 2, 3, 5, 10)}
 
 
+@pytest.mark.parametrize(
+    ("kind", "question", "left"),
+    [
+        ("number", "In 27 of the 279274 cases?", "279274"),
+        ("number", "Was 19 before 1950?", "1950"),
+        ("name", "Is Ann older than Annabel?", "Annabel"),
+        ("transplanted", "Is Ann older than Annabel?", None),
+    ],
+)
+def test_what_is_changed_is_never_a_part_of_a_word(made: Made, kind: str, question: str, left: str | None) -> None:
+    found = made(kind, question, strangers=[question])
+    assert found
+    words = {word for made_question in found for word in made_question.strip("?").split()}
+    known = set(PASSAGE.replace(",", "").replace(".", "").split()) | set(question.strip("?").split())
+    near = {str(year + more) for year in (19, 27, 1950, 279274) for more in (1, 2, 3, 5, 10)}
+    assert words <= known | near
+    assert left is None or any(left in made_question for made_question in found)
+
+
 def test_another_word_has_the_same_form_and_is_no_answer(made: Made) -> None:
     found = made(
         "word", "Which road was finished?", answers=("The bridge of Ulm",), siblings=["Which boat was painted?"]

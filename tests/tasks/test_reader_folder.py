@@ -13,7 +13,8 @@ import transformers
 from cypher.adapters.lora import Lora
 from cypher.config import ExtractSpanConfig, LoraConfig
 from cypher.data.batch import Inputs
-from cypher.errors import ConfigError
+from cypher.errors import ConfigError, ModelError
+from cypher.hub.weights import write_safetensors
 from cypher.models.load import load_model
 from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan
@@ -59,6 +60,37 @@ def test_what_is_saved_comes_back(tiny_bert: Path, tmp_path: Path, adapter: Lora
         expected, found = reader.model(inputs_of(reader))[0], again.model(inputs_of(again))[0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert not list((tmp_path / "out").rglob("*.bin"))
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "said"),
+    [
+        ("head_config.json", {"config": {}}, "head_config.json is no trained task's (no 'calibration')"),
+        ("head_config.json", {"config": {"max_length": 0}, "calibration": {}}, "its config: max_length = 0"),
+        ("head_config.json", {"config": [], "calibration": {}}, "head_config.json is no trained task's (its config"),
+        ("head_config.json", {"config": {}, "calibration": {"slope": 1.0}}, "'slope'"),
+        ("adapter_config.json", {}, "adapter_config.json is no adapter's (no 'model_name')"),
+        ("adapter_config.json", {"config": {"method": "lora"}}, "adapter_config.json is no adapter's (no 'name')"),
+        ("adapter_config.json", {"config": {"rank": 0}, "name": "tiny"}, "adapter: rank = 0"),
+    ],
+)
+def test_a_malformed_file_is_named(file: str, values: dict[str, object], said: str, tiny_bert: Path, tmp_path: Path):
+    reader, config = make_reader(tiny_bert, LoraConfig(rank=2)), LoraConfig(rank=2)
+    save_reader(tmp_path, reader, adapter_name="tiny", adapter=config, model_name=str(tiny_bert))
+    about = {"model_name": str(tiny_bert)} if "config" in values and file.startswith("adapter") else {}
+    (tmp_path / file).write_text(json.dumps({**about, **values}))
+    with pytest.raises(ModelError) as caught:
+        load_reader(tmp_path)
+    assert said in str(caught.value)
+    assert file in str(caught.value)
+
+
+def test_a_head_of_another_shape_is_named(tiny_bert: Path, tmp_path: Path) -> None:
+    reader, config = make_reader(tiny_bert, LoraConfig(rank=2)), LoraConfig(rank=2)
+    save_reader(tmp_path, reader, adapter_name="tiny", adapter=config, model_name=str(tiny_bert))
+    write_safetensors(tmp_path / "model_head.safetensors", {"scores.weight": torch.zeros(2, 7)})
+    with pytest.raises(ModelError, match=r"model_head.safetensors does not fit the model"):
+        load_reader(tmp_path)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

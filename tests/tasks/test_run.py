@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from cypher.config import Recipe
+from cypher.config import PrecisionConfig, Recipe
 from cypher.data.readers import read_squad
-from cypher.errors import ConfigError
+from cypher.errors import ConfigError, DataError
+from cypher.tasks import run as module
 from cypher.tasks.reader_folder import load_reader
 from cypher.tasks.run import run_recipe
 from cypher.tasks.span_rows import held_out, span_rows
@@ -96,6 +97,47 @@ def test_a_resumed_run_needs_the_one_it_started_from_no_more(tmp_path: Path, tin
     second = run_recipe(more, folder=tmp_path / "second")
     shutil.rmtree(first.folder)
     assert run_recipe(more, folder=tmp_path / "second").result.scores == second.result.scores
+
+
+def test_a_kill_in_the_first_save_does_not_lose_what_a_run_starts_from(tmp_path: Path, tiny_bert: Path) -> None:
+    data, adapter = squad_file(tmp_path / "data.json"), "[adapter]\nrank = 4\n"
+    first = run_recipe(recipe(data, tiny_bert, adapter=adapter), folder=tmp_path / "first")
+    more = recipe(data, tiny_bert, adapter=adapter)
+    unmoved = {"start_from": str(first.folder), "learning_rate": 1e-12, "epochs": 1}
+    more = more.model_copy(update={"train": more.train.model_copy(update=unmoved)})
+    (tmp_path / "second" / "checkpoints" / ".step-00000003.999").mkdir(parents=True)
+    second = run_recipe(more, folder=tmp_path / "second")
+    assert second.result.scores == first.result.scores
+    assert second.result.calibration == pytest.approx(first.result.calibration)
+
+
+def test_a_run_keeps_the_precision_it_began_with(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a busy machine measures when the run goes on does not count."""
+    automatic = recipe(squad_file(tmp_path / "data.json"), tiny_bert).model_copy(
+        update={"precision": PrecisionConfig(compute="auto")}
+    )
+    monkeypatch.setattr(module, "fastest_precision", lambda: "bf16")
+    run_recipe(automatic, folder=tmp_path / "runs")
+    monkeypatch.setattr(module, "fastest_precision", lambda: "fp32")
+    run_recipe(automatic, folder=tmp_path / "runs")
+    assert json.loads((tmp_path / "runs" / "environment.json").read_text())["precision"] == "bf16"
+
+
+def test_windows_longer_than_the_model_reads_are_refused_before_anything_is_written(
+    tmp_path: Path, tiny_bert: Path
+) -> None:
+    long = recipe(squad_file(tmp_path / "data.json"), tiny_bert, task="[task]\nmax_length = 1000\n")
+    with pytest.raises(ConfigError, match=r"task.max_length = 1000: needs at most 512"):
+        run_recipe(long, folder=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_where_nothing_can_be_written_says_so(tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(DataError, match=r"runs.* cannot be written \(.*\); choose another folder with --runs"):
+        run_recipe(recipe(squad_file(tmp_path / "data.json"), tiny_bert), folder=tmp_path / "runs" / "tiny")
 
 
 def test_a_run_of_another_model_is_nothing_to_start_from(tmp_path: Path, tiny_bert: Path) -> None:

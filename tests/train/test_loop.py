@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,12 @@ import torch
 from cypher.adapters.lora import Lora
 from cypher.config import LoraConfig, TrainConfig
 from cypher.data.batch import Batch, pad_inputs
-from cypher.errors import DataError, ModelError
+from cypher.errors import CypherError, DataError, ModelError
 from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.bert import Bert, BertConfig
 from cypher.models.model import Encoded, Model
+from cypher.train import checkpoint
 from cypher.train.checkpoint import load_trained, start_from
 from cypher.train.loop import train
 from cypher.train.optimiser import build_optimiser, rate_factor
@@ -106,6 +109,10 @@ CONFIG = TrainConfig(epochs=2, batch_size=8, learning_rate=5e-3, warmup=0.1, eva
 
 def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+
+
+def evaluations(folder: Path) -> list[dict[str, Any]]:
+    return [row for row in read_metrics(folder / "metrics.jsonl") if "scores" in row]
 
 
 def run(folder: Path, config: TrainConfig = CONFIG, dropout: float = 0.1) -> Any:
@@ -210,6 +217,135 @@ def test_resumes_after_kill_9_to_the_same_losses(tmp_path: Path, dropout: float)
     assert dataclasses.replace(resumed, seconds=0) == dataclasses.replace(whole, seconds=0)
 
 
+class Signalled(TokenParity):
+    """Ctrl-C comes ``times`` times while the ``nth`` call of a method is under way."""
+
+    def __init__(self, method: str, nth: int, *, times: int = 1) -> None:
+        self.method, self.left, self.times = method, nth, times
+
+    def _called(self, method: str) -> None:
+        self.left -= method == self.method
+        if method == self.method and self.left == 0:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+
+    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+        found = super().step(model, batch)
+        self._called("step")  # random numbers are drawn by now
+        return found
+
+    def predict(self, model: HeadedModel, rows: Sequence[list[int]]) -> list[list[int]]:
+        self._called("predict")
+        return super().predict(model, rows)
+
+
+def train_tiny(folder: Path, task: TokenParity, rows: Sequence[list[int]] = ROWS, dropout: float = 0.1) -> Any:
+    return train(headed(dropout), task, rows, ROWS[:8], config=CONFIG, dtype=torch.float32, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("method", "nth", "times"),
+    [
+        ("step", 4, 1),  # in the middle of a step, which is done first
+        ("step", 6, 1),  # of the step before an evaluation
+        ("step", 9, 2),  # twice: the step is lost, and done again
+        ("predict", 2, 1),
+        ("predict", 4, 1),  # the last one, without which the run has no end
+    ],
+)
+@pytest.mark.parametrize("dropout", [0.1, 0.0])
+def test_resumes_after_control_c_to_the_same_losses_and_scores(
+    tmp_path: Path, method: str, nth: int, times: int, dropout: float
+) -> None:
+    whole = run(tmp_path / "whole", dropout=dropout)
+    folder = tmp_path / "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(folder, Signalled(method, nth, times=times), dropout=dropout)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = run(folder, dropout=dropout)
+    assert losses(folder) == losses(tmp_path / "whole")
+    scores = [
+        [row for row in read_metrics(path / "metrics.jsonl") if "scores" in row]
+        for path in (folder, tmp_path / "whole")
+    ]
+    assert scores[0] == scores[1]
+    assert dataclasses.replace(resumed, seconds=0) == dataclasses.replace(whole, seconds=0)
+
+
+def test_a_second_control_c_ends_at_once(tmp_path: Path) -> None:
+    task = Signalled("step", 4, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(tmp_path, task)
+    assert len(losses(tmp_path)) == 3
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_in_another_thread_signals_are_left_alone(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, tmp_path).result().steps == 24
+
+
+def test_a_checkpoint_is_never_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every removal of a folder there is one to go on from."""
+    remove, folder = shutil.rmtree, tmp_path / "checkpoints"
+    removed: list[str] = []
+
+    def watched(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name.startswith("step-"):
+            removed.append(path.name)
+            assert [other for other in folder.glob("step-*") if other != path]
+        remove(path, *arguments, **options)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", watched)
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(tmp_path, Signalled("predict", 1))
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(tmp_path, Signalled("predict", 1))  # the same position once more
+    run(tmp_path)
+    assert removed == ["step-00000006", "step-00000006-evaluated", "step-00000012-evaluated", "step-00000018-evaluated"]
+    assert [path.name for path in folder.iterdir()] == ["step-00000024-evaluated"]
+
+
+def test_other_rows_than_a_run_began_with_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(tmp_path, Signalled("step", 3))
+    changed = [[*ROWS[0], 7], *ROWS[1:]]
+    with pytest.raises(DataError, match=r"no longer those it was begun with: .* choose another --set name="):
+        train_tiny(tmp_path, TokenParity(), changed)
+    assert run(tmp_path).steps == 24
+
+
+def test_strange_files_among_checkpoints_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".DS_Store").write_text("a file")
+    (tmp_path / "checkpoints" / "step-notes.txt").write_text("a file")
+    assert run(tmp_path).steps == 24
+    assert run(tmp_path).steps == 24
+    assert (tmp_path / "checkpoints" / ".DS_Store").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "position.json cannot be read"),
+        ("[]", "position.json holds a list: needs a whole checkpoint"),
+        ('{"place": 3}', "is no checkpoint of this version"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(content: str, said: str, tmp_path: Path) -> None:
+    run(tmp_path)
+    (position,) = (tmp_path / "checkpoints").glob("*/position.json")
+    position.write_text(content)
+    with pytest.raises(ModelError, match=said):
+        run(tmp_path)
+
+
+def test_checkpoints_that_cannot_be_written_say_so(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(DataError, match=r"checkpoints.* cannot be written \(.*\); choose another folder with --runs"):
+        run(tmp_path)
+
+
 def test_patience_stops_and_best_weights_come_back(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"epochs": 50, "learning_rate": 1e-12, "patience": 2})
     assert run(tmp_path, config).steps == 18  # the first evaluation is the best, two more are no better
@@ -264,3 +400,26 @@ def test_bf16_keeps_trained_weights_in_fp32_and_follows_the_fp32_curve(tmp_path:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     run(tmp_path / "fp32", dropout=0.0)
     assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "fp32"), abs=0.05)
+
+
+class WorseThanNothing(TokenParity):
+    """Its scores are no numbers until the evaluation that ``numbers_from`` counts to."""
+
+    def __init__(self, numbers_from: int) -> None:
+        self.left = numbers_from
+
+    def score(self, rows: Sequence[list[int]], predictions: Sequence[list[int]]) -> dict[str, float]:
+        self.left -= 1
+        return super().score(rows, predictions) if self.left < 0 else {"accuracy": float("nan")}
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    def run_with(numbers_from: int, folder: Path) -> Any:
+        task = WorseThanNothing(numbers_from)
+        return train(headed(), task, ROWS, ROWS[:8], config=CONFIG, dtype=torch.float32, folder=folder)
+
+    result = run_with(1, tmp_path / "late")
+    assert result.scores["accuracy"] > 0
+    with pytest.raises(CypherError, match=r"accuracy of the development rows was never a number.*learning_rate"):
+        run_with(99, tmp_path / "never")
+    assert not (tmp_path / "never" / "best.json").exists()

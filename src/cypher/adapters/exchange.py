@@ -71,8 +71,8 @@ def load_folder(contents: FolderContents, loaded: LoadedModel, *, name: str | No
     """
     if contents.format == ADAPTER_HUB:
         return load_hub_adapter(contents.path, loaded.model, name=name)
-    config = adapter_config(read_json(contents.path / "adapter_config.json")["config"])
     attached = load_adapter(contents.path, loaded.model, name=name)
+    config = adapter_config(read_json(contents.path / "adapter_config.json")["config"])
     return HubAdapter(name=attached, config=config, model_name=contents.model_name)
 
 

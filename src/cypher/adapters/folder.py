@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from cypher import files
 from cypher.adapters.adapter import PLACES, Adapter
 from cypher.adapters.methods import adapter_of
 from cypher.config import AdapterConfig, PromptConfig, UnionConfig, adapter_config
-from cypher.errors import ModelError
+from cypher.errors import ConfigError, ModelError, first_line
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.model import Model
@@ -51,8 +52,8 @@ def load_adapter(folder: Path, model: Model, *, name: str | None = None) -> str:
     """Attach a saved adapter.
 
     Args:
-        folder: Written by :func:`save_adapter`.
-        model: Of the kind it was trained on.
+        folder: As :func:`save_adapter` writes it.
+        model: Of the shape it was trained on.
         name: To attach it under; ``None`` takes the folder's.
 
     Returns:
@@ -62,12 +63,15 @@ def load_adapter(folder: Path, model: Model, *, name: str | None = None) -> str:
         ModelError: The folder holds no adapter, or one for a model of another shape.
     """
     about = read_json(folder / "adapter_config.json")
-    config = without_text(adapter_config(about["config"]))
-    saved_as = str(about["name"])
+    try:
+        config, saved_as = without_text(adapter_config(about["config"])), str(about["name"])
+        width = about["hidden_size"]
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise ModelError(f"{folder / 'adapter_config.json'} is no adapter's ({first_line(error)})") from error
     name = name or saved_as
-    if about["hidden_size"] != model.width:
+    if width != model.width:
         raise ModelError(
-            f"{folder} is for width {about['hidden_size']} ({about['model_name']})",
+            f"{folder} is for width {width} ({model_of(folder)})",
             needed=f"an adapter for width {model.width}",
         )
     saved = {
@@ -82,7 +86,7 @@ def load_adapter(folder: Path, model: Model, *, name: str | None = None) -> str:
     )
     if different:
         Adapter.detach(model, name)
-        raise ModelError(f"{folder}: {different[0]} does not fit the model", needed=f"a {about['model_name']}")
+        raise ModelError(f"{folder}: {different[0]} does not fit the model", needed=f"a {model_of(folder)}")
     with torch.no_grad():
         for path, value in parameters.items():
             value.copy_(saved[path])
@@ -104,16 +108,23 @@ def without_text(config: AdapterConfig) -> AdapterConfig:
     return config
 
 
+def model_of(folder: Path) -> str:
+    """The model a saved adapter was trained on, as the catalogue names it.
+
+    Raises:
+        ModelError: The folder holds no adapter.
+    """
+    path = folder / "adapter_config.json"
+    try:
+        return str(read_json(path)["model_name"])
+    except KeyError as error:
+        raise ModelError(f"{path} is no adapter's ({first_line(error)})") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
         ModelError: The file is missing or is none.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error})", needed="the folder of a saved adapter") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{path} is not a JSON object", needed="the folder of a saved adapter")
-    return values
+    return files.read_json(path, kind=ModelError, needed="the folder of a saved adapter")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cypher.adapters.folder_contents import ADAPTER_HUB, SET_UP, FolderContents, describe
-from cypher.errors import ConfigError, ModelError
+from cypher.errors import ConfigError, ModelError, first_line
 from cypher.hub import is_offline
 
 if TYPE_CHECKING:
@@ -127,9 +127,9 @@ def push_adapter(
     except HFValidationError as error:
         raise ConfigError(f"{repository!r} is not a hub name ({error})", needed="owner/name") from error
     except (HfHubHTTPError, TransportError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"{repository} could not be pushed ({reason})", change="log in with `hf auth login` and check the name"
+            f"{repository} could not be pushed ({first_line(error)})",
+            change="log in with `hf auth login` and check the name",
         ) from error
 
 

@@ -17,6 +17,9 @@ from cypher.cli import console
 GROUPS = {
     "qa": "Ask questions of your own documents.",
     "train": "Train what a recipe describes.",
+    "evaluate": "Score what a run has trained on a file.",
+    "predict": "Use what a run has trained on a file, or on rows as they come.",
+    "superglue": "Learn SuperGLUE's tasks, compare, and pack a submission.",
     "adapters": "List adapter methods; show, convert, average and fold in adapters.",
     "models": "List, fetch and export models; see what combines with what.",
     "data": "List and fetch data sets.",

@@ -28,7 +28,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,7 +38,7 @@ import typer
 from cypher.errors import CypherError
 
 if TYPE_CHECKING:
-    from cypher.hub.wheel import Progress
+    from cypher.hub.download import FetchProgress
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 """The type of every command's ``json`` parameter."""
@@ -103,9 +103,19 @@ def visible(text: object) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in str(text))
 
 
+def one_line(text: object) -> str:
+    r"""As `visible`, in one line: every stretch of white space, ``\r`` and ``\f`` too, is one space.
+
+    Example:
+        >>> one_line("two\r\nlines\f")
+        'two lines'
+    """
+    return visible(" ".join(str(text).split()))
+
+
 def note(text: str) -> None:
     """One line for the person, on stderr."""
-    print(" ".join(visible(text).split()), file=sys.stderr)
+    print(one_line(text), file=sys.stderr)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -126,7 +136,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     """A table on a terminal; elsewhere lines with tabs, the columns first, for ``cut`` and ``grep``."""
     if not sys.stdout.isatty():
         for row in (columns, *rows):
-            print("\t".join(" ".join(visible(cell).split()) for cell in row))
+            print("\t".join(map(one_line, row)))
         return
     from rich.console import Console
     from rich.table import Table
@@ -136,13 +146,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
+        table.add_row(*(Text(one_line(cell)) for cell in row))
     Console().print(table)
 
 
 @contextmanager
-def progress_bars(*, of_bytes: bool = False) -> Iterator[Progress | None]:
+def progress_bars(*, of_bytes: bool = False) -> Iterator[FetchProgress | None]:
     """Progress on stderr as a callback, a bar for each kind of work; ``None`` when stderr is no terminal.
+
+    Nothing is drawn, and the library that draws is not loaded, before something is told.
 
     Args:
         of_bytes: Show sizes and speed, as for a download, instead of a percentage and the time left.
@@ -154,21 +166,29 @@ def progress_bars(*, of_bytes: bool = False) -> Iterator[Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich import progress as rich_progress
-    from rich.console import Console
-
-    last = (
-        (rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn())
-        if of_bytes
-        else (rich_progress.TaskProgressColumn(), rich_progress.TimeRemainingColumn())
-    )
-    columns = (rich_progress.TextColumn("{task.description}"), rich_progress.BarColumn(), *last)
-    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
+    tasks: dict[str, Any] = {}
+    with ExitStack() as drawing:
+        bars: Any = None
 
         def show(what: str, done: int, total: int) -> None:
+            nonlocal bars
+            if bars is None:
+                bars = drawing.enter_context(_bars(of_bytes=of_bytes))
             if what not in tasks:
                 tasks[what] = bars.add_task(what)
             bars.update(tasks[what], completed=done, total=total or None)
 
         yield show
+
+
+def _bars(*, of_bytes: bool) -> AbstractContextManager[Any]:
+    from rich import progress
+    from rich.console import Console
+
+    last = (
+        (progress.DownloadColumn(), progress.TransferSpeedColumn())
+        if of_bytes
+        else (progress.TaskProgressColumn(), progress.TimeRemainingColumn())
+    )
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), *last)
+    return progress.Progress(*columns, console=Console(stderr=True), transient=True)

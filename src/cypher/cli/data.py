@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cypher.cli.console import JsonOption, note, print_json, print_table
+from cypher.cli.console import JsonOption, note, print_json, print_table, progress_bars
 from cypher.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def list_data(json: JsonOption = False) -> None:
             "trainable": entry.trainable,
             "citation": entry.citation,
             "source": f"https://github.com/{entry.repository}/tree/{entry.revision}",
+            "revision": entry.revision,
+            "files": [{"path": file.path, "bytes": file.size, "sha256": file.sha256} for file in entry.files],
             "description": entry.description,
             **_where(entry),
         }
@@ -61,7 +63,11 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Names of the list.")]
     from cypher.data.fetch import locate_entry
 
     entries = [find(name) for name in names]
-    fetched = [{"name": entry.name, "path": locate_entry(entry), "licence": entry.licence} for entry in entries]
+    with progress_bars(of_bytes=True) as progress:
+        fetched = [
+            {"name": entry.name, "path": locate_entry(entry, progress=progress), "licence": entry.licence}
+            for entry in entries
+        ]
     if json:
         print_json({"fetched": fetched})
     else:

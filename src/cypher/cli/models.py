@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cypher.cli.console import JsonOption, note, print_json, print_table, progress_bars
-from cypher.errors import ModelError
+from cypher.cli.named_models import check_model
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch and export models; see what combines with what.")
 
@@ -57,6 +57,7 @@ def fetch(name: Name, json: JsonOption = False) -> None:
     """Fetch a model into the cache, check it, and print where it is."""
     from cypher.hub import resolve
 
+    check_model(name, formats=("safetensors", "gguf"))
     with progress_bars(of_bytes=True) as progress:
         path = resolve(name, progress=progress)
     if json:
@@ -87,7 +88,6 @@ def export(
 
     A reader (minilm-qa, or a run's reader folder) becomes one model for question answering, its adapter merged in.
     """
-    from cypher.hub import resolve
     from cypher.models.load import export_model, load_model
     from cypher.tasks.find_reader import find_reader, is_reader
     from cypher.tasks.reader_folder import export_reader, load_reader
@@ -96,11 +96,9 @@ def export(
         export_reader(load_reader(find_reader(name)), folder)
         _exported(name, folder, "AutoModelForQuestionAnswering", json=json)
         return
+    check_model(name)
     with progress_bars(of_bytes=True) as progress:
-        path = resolve(name, progress=progress)
-    if path.suffix == ".gguf":
-        raise ModelError(f"{name} is a GGUF file", needed="a safetensors model", change="choose another to export")
-    loaded = load_model(str(path))
+        loaded = load_model(name, progress=progress)
     export_model(loaded, folder)
     _exported(name, folder, "AutoModel", json=json)
 
@@ -141,6 +139,7 @@ def _facts(name: str) -> dict[str, Any]:
             "bytes": entry.size,
             "sources": [str(s) for s in entry.sources],
         }
+    check_model(name, formats=("safetensors", "gguf"))
     path = resolve(name, offline=True)
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     files = [

@@ -1,4 +1,4 @@
-"""``cypher qa``: ask, index, evaluate, tune."""
+"""``cypher qa``: ask, index, remove, evaluate, tune."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cypher.cli.console import JsonOption, note, print_json, print_table, progress_bars, visible
+from cypher.cli.console import JsonOption, note, one_line, print_json, print_table, progress_bars
+from cypher.cli.named_models import check_model, check_reader
 from cypher.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ Precision = Literal["auto", "fp32", "bf16", "int8"]
 Paths = Annotated[
     list[Path], typer.Argument(help="Files and folders: .txt .md .html .pdf .docx .vtt.", show_default=False)
 ]
-StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the index.")]
+# A text, for a path has lost what shows that it was a URL.
+StoreOption = Annotated[str, typer.Option("--store", help="Folder of the index.")]
 ModelOption = Annotated[str, typer.Option("--model", help="Sentence encoder: a name, a folder or owner/name.")]
 ReaderOption = Annotated[
     str, typer.Option("--reader", help="Span reader: a name, or the reader folder of a finished run.")
@@ -53,7 +55,7 @@ def ask(
     ] = None,
     top_k_retriever: TopKRetriever = 10,
     top_k_reader: Annotated[int, typer.Option("--top-k-reader", min=1, help="Most answers.")] = 3,
-    store: StoreOption = Path(".cypher/qa"),
+    store: StoreOption = ".cypher/qa",
     where: Annotated[
         str | None, typer.Option("--where", help="""Only documents that match, such as 'format == "pdf"'.""")
     ] = None,
@@ -66,8 +68,8 @@ def ask(
     """Answer a question from documents, with the place of every answer."""
     qa = _question_answering(store, model, reader, precision)
     qa.check(question, where=where, paths=paths or ())
-    with _uncollected():
-        qa.load()
+    with _uncollected(), progress_bars() as progress:
+        qa.load(progress=progress)
     if paths:
         _index(qa, paths, rebuild=False)
     result = qa.ask(
@@ -91,7 +93,7 @@ def ask(
 @app.command(epilog="Example: cypher qa index docs/ notes.md --store .cypher/qa")
 def index(
     paths: Paths,
-    store: StoreOption = Path(".cypher/qa"),
+    store: StoreOption = ".cypher/qa",
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Start from an empty store.")] = False,
     words: Annotated[
         int | None, typer.Option("--words", min=1, help="Most words of a passage; 150 in a new store.")
@@ -109,6 +111,22 @@ def index(
             f"{report.added} added, {report.updated} updated, {report.removed} removed, {report.unchanged} unchanged; "
             f"{report.passages} passages in {store} ({report.seconds:.1f} s)"
         )
+
+
+@app.command(epilog="Example: cypher qa remove old-reports/ draft.md")
+def remove(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders, gone or not.", show_default=False)],
+    store: StoreOption = ".cypher/qa",
+    json: JsonOption = False,
+) -> None:
+    """Take files, and all files below folders, out of a store; the files themselves stay as they are."""
+    from cypher.apps.qa.question_answering import QuestionAnswering
+
+    removed = QuestionAnswering(store).remove(paths, on_wait=note)
+    if json:
+        print_json({"removed": removed, "store": store})
+    else:
+        print(f"{removed} removed from {one_line(store)}")
 
 
 @app.command(epilog="Example: cypher qa evaluate squad/squad2_dev_open --mode open --limit 500")
@@ -129,7 +147,7 @@ def evaluate(
     from cypher.data.fetch import locate
     from cypher.data.readers import read_squad
 
-    qa = _question_answering(Path(), model, reader, precision)
+    qa = _question_answering("", model, reader, precision)
     paragraphs = read_squad(locate(file))
     from cypher.apps.qa.evaluate import evaluate as measure
 
@@ -161,7 +179,7 @@ def tune(
     from cypher.data.fetch import locate
     from cypher.data.readers import read_squad
 
-    qa = _question_answering(Path(), model, reader, "auto")
+    qa = _question_answering("", model, reader, "auto")
     path = locate(file)
     paragraphs = read_squad(path)
     folder = out or Path("runs") / f"qa-tune-{path.name.split('.')[0]}"
@@ -191,18 +209,16 @@ def tune(
 
 
 def _question_answering(
-    store: Path, model: str, reader: str, precision: Precision, *, words: int | None = None
+    store: str, model: str, reader: str, precision: Precision, *, words: int | None = None
 ) -> QuestionAnswering:
     from cypher.apps.qa.question_answering import QuestionAnswering
-    from cypher.tasks.find_reader import find_reader
 
     # The store's library would write warnings of its own beside our one line, about a commit that was interrupted.
     os.environ.setdefault("LANCEDB_LOG", "error")
-    find_reader(reader)  # told before anything long begins
-    overlap_words = None if words is None else words // 5
-    return QuestionAnswering(
-        store, model=model, reader=reader, precision=precision, words=words, overlap_words=overlap_words
-    )
+    # Told before anything long begins.
+    check_reader(reader)
+    check_model(model)
+    return QuestionAnswering(store, model=model, reader=reader, precision=precision, words=words)
 
 
 @contextmanager
@@ -244,7 +260,7 @@ def _print_answers(result: AskResult) -> None:
         if answer.answer is None:
             print(f"{number}. (no answer)  {answer.score:.2f}")
         else:
-            print(f"{number}. {_one_line(answer.answer)}  {answer.score:.2f}  {visible(place_of(answer))}")
+            print(f"{number}. {one_line(answer.answer)}  {answer.score:.2f}  {one_line(place_of(answer))}")
             print(f"   {_highlighted(answer)}")
     seconds = result.timings
     print(f"retrieved in {seconds.retrieve_s:.3f} s, read in {seconds.read_s:.3f} s")
@@ -259,15 +275,9 @@ def _highlighted(answer: Answer) -> str:
     start, end = answer.offset_start - answer.context_start, answer.offset_end - answer.context_start
     before, found, after = answer.context[:start], answer.context[start:end], answer.context[end:]
     opening, closing = ("\033[7m", "\033[0m") if sys.stdout.isatty() else ("[", "]")
-    return f"{_one_line(before, ends=' ')}{opening}{_one_line(found)}{closing}{_one_line(after, ends=' ')}"
-
-
-def _one_line(text: str, *, ends: str = "") -> str:
-    """Without line ends and control characters; ``ends`` keeps a space at either end where there was one."""
-    middle = " ".join(visible(text).split())
-    if not ends or not middle:
-        return middle or (ends if text and ends else "")
-    return (ends if text[0].isspace() else "") + middle + (ends if text[-1].isspace() else "")
+    left = " " if before[-1:].isspace() else ""
+    right = " " if after[:1].isspace() else ""
+    return f"{one_line(before)}{left}{opening}{one_line(found)}{closing}{right}{one_line(after)}"
 
 
 def _shown(value: Any) -> str:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cypher.cli.console import INTERRUPTED, JsonOption, note, print_json, print_table
+from cypher.cli.console import INTERRUPTED, JsonOption, note, print_json, print_table, progress_bars
+from cypher.cli.named_models import check_model
 from cypher.errors import ConfigError, CypherError
 
 app = typer.Typer(help="Train what a recipe describes.")
-
-# Where stderr is no terminal, such as a log file.
-SECONDS_BETWEEN_LINES = 30.0
 
 
 @app.command(epilog="Example: cypher train recipes/qa_reader.toml --set train.epochs=1 --set name=quick")
@@ -44,12 +41,15 @@ def train(
         raise ConfigError("no recipe was given", needed="a TOML file", change="cypher train recipes/qa_reader.toml")
     resolved = Recipe.load(recipe, overrides=changes or ())
     folder = runs / resolved.name
+    check_model(resolved.model.name)
     import torch
 
-    from cypher.tasks.run import run_recipe
+    from cypher.tasks.run import fetch_parts, run_recipe
 
     if threads is not None:
         torch.set_num_threads(threads)
+    with progress_bars(of_bytes=True) as fetching:
+        fetch_parts(resolved, progress=fetching)
     watcher = _watcher()
     try:
         with watcher:
@@ -58,56 +58,53 @@ def train(
         raise _interrupted(watcher) from None
     result = run.result
     if json:
-        print_json({"folder": run.folder, "steps": result.steps, "seconds": result.seconds, "scores": result.scores})
+        print_json(
+            {
+                "folder": run.folder,
+                "steps": result.steps,
+                "seconds": result.seconds,
+                "scores": result.scores,
+                "skipped_rows": run.skipped,
+            }
+        )
         return
+    if run.skipped:
+        note(f"{run.skipped} rows could not be read and were left out")
     print_table(("score", "value"), [(name, f"{value:.2f}") for name, value in result.scores.items()])
     print(run.folder)
 
 
-class _Lines:
-    """A line every half minute, and one an evaluation."""
+class _Watcher:
+    """Knows how far a run is, and draws nothing: what a log file wants to know is in the run's ``metrics.jsonl``."""
 
     def __init__(self) -> None:
         self.step = self.total = 0
-        self.first = 0
-        self.began = self.told = time.monotonic()
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> _Watcher:
         return self
 
     def __exit__(self, *failure: object) -> None:
         return None
 
     def started(self, *, total_steps: int, first_step: int) -> None:
-        """Say where the run begins."""
-        self.step = self.first = first_step
-        self.total = total_steps
-        self.began = self.told = time.monotonic()
-        note(
-            f"resuming after step {first_step} of {total_steps}"
-            if 0 < first_step < total_steps
-            else f"this run is finished: {total_steps} steps"
-            if first_step
-            else f"training {total_steps} steps"
-        )
-
-    def stepped(self, *, step: int, loss: float, tokens_per_second: float) -> None:
-        """Say it now and then."""
-        self.step = step
-        if time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
-            self.told = time.monotonic()
-            seconds = (self.told - self.began) / (step - self.first) * (self.total - step)
+        """Say when it is not a beginning."""
+        self.step, self.total = first_step, total_steps
+        if first_step:
             note(
-                f"step {step} of {self.total}: loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s, "
-                f"{seconds / 60:.0f} min left"
+                f"resuming after step {first_step} of {total_steps}"
+                if first_step < total_steps
+                else f"this run is finished: {total_steps} steps"
             )
 
+    def stepped(self, *, step: int, loss: float, tokens_per_second: float) -> None:
+        """Remember it, for an interruption."""
+        self.step = step
+
     def evaluated(self, *, step: int, scores: dict[str, float], best: bool) -> None:
-        """Say the scores."""
-        note(_scores(step, scores, best))
+        """Keep silent."""
 
 
-class _Bar(_Lines):
+class _Bar(_Watcher):
     """A bar with loss, speed and time left; evaluations stay as lines above it."""
 
     def __init__(self) -> None:
@@ -136,20 +133,19 @@ class _Bar(_Lines):
         self.task: Any = self.bars.add_task("", total=total_steps, completed=first_step, loss=float("nan"), speed=0.0)
 
     def stepped(self, *, step: int, loss: float, tokens_per_second: float) -> None:
-        self.step = step
+        super().stepped(step=step, loss=loss, tokens_per_second=tokens_per_second)
         self.bars.update(self.task, completed=step, loss=loss, speed=tokens_per_second)
 
-
-def _watcher() -> _Lines:
-    return _Bar() if sys.stderr.isatty() else _Lines()
-
-
-def _scores(step: int, scores: dict[str, float], best: bool) -> str:
-    shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
-    return f"step {step}: {shown}{' (best so far)' if best else ''}"
+    def evaluated(self, *, step: int, scores: dict[str, float], best: bool) -> None:
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+        note(f"step {step}: {shown}{' (best so far)' if best else ''}")
 
 
-def _interrupted(watcher: _Lines) -> CypherError:
+def _watcher() -> _Watcher:
+    return _Bar() if sys.stderr.isatty() else _Watcher()
+
+
+def _interrupted(watcher: _Watcher) -> CypherError:
     where = f"after step {watcher.step} of {watcher.total}" if watcher.total else "before the first step"
     error = CypherError(f"interrupted {where}", change="run the same command again to go on")
     error.exit_code = INTERRUPTED

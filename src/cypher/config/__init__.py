@@ -11,20 +11,31 @@ from cypher.config.adapter_plugs import (
     PromptConfig,
     ReftConfig,
 )
+from cypher.config.choose import ChooseConfig
+from cypher.config.classify import ClassifyConfig
+from cypher.config.classify_span_pair import ClassifySpanPairConfig
 from cypher.config.data import DataConfig
+from cypher.config.embed import EmbedConfig
+from cypher.config.extract_span import ExtractSpanConfig
 from cypher.config.fusion import FusionConfig
-from cypher.config.model import ModelConfig
+from cypher.config.judge_candidates import JudgeCandidatesConfig
+from cypher.config.language import CausalLmConfig, MaskLmConfig, TranslateConfig
+from cypher.config.model import FreshConfig, ModelConfig
 from cypher.config.precision import InferencePrecision, PrecisionConfig, TrainingPrecision
 from cypher.config.presets import PRESETS
 from cypher.config.recipe import Recipe
+from cypher.config.regress import RegressConfig
 from cypher.config.supports import Support, matrix, supports
-from cypher.config.task import ExtractSpanConfig, TaskConfig
+from cypher.config.tag import TagConfig
+from cypher.config.task import TASK_KINDS, TaskConfig
 from cypher.config.train import TrainConfig
 
 __all__ = [
-    "PRESETS", "AdapterActivation", "AdapterConfig", "BottleneckConfig", "CompacterConfig", "DataConfig", "DoraConfig",
-    "DvoraConfig", "ExtractSpanConfig", "FusionConfig", "Ia3Config", "InferencePrecision", "InvertibleConfig",
-    "LoraConfig", "ModelConfig", "PartConfig", "PrecisionConfig", "PrefixConfig", "PromptConfig", "Recipe",
-    "ReftConfig", "Support", "TaskConfig", "TrainConfig", "TrainingPrecision", "UnionConfig", "VeraConfig",
-    "adapter_config", "matrix", "supports",
+    "PRESETS", "TASK_KINDS", "AdapterActivation", "AdapterConfig", "BottleneckConfig", "CausalLmConfig", "ChooseConfig",
+    "ClassifyConfig", "ClassifySpanPairConfig", "CompacterConfig", "DataConfig", "DoraConfig", "DvoraConfig",
+    "EmbedConfig", "ExtractSpanConfig", "FreshConfig", "FusionConfig", "Ia3Config", "InferencePrecision",
+    "InvertibleConfig", "JudgeCandidatesConfig", "LoraConfig", "MaskLmConfig", "ModelConfig", "PartConfig",
+    "PrecisionConfig", "PrefixConfig", "PromptConfig", "Recipe", "ReftConfig", "RegressConfig", "Support", "TagConfig",
+    "TaskConfig", "TrainConfig", "TrainingPrecision", "TranslateConfig", "UnionConfig", "VeraConfig", "adapter_config",
+    "matrix", "supports",
 ]  # fmt: skip

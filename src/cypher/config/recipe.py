@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from cypher import toml
 from cypher.config.adapter import AdapterConfig
+from cypher.config.classify import ClassifyConfig
 from cypher.config.data import DataConfig
+from cypher.config.extract_span import ExtractSpanConfig
 from cypher.config.model import ModelConfig
 from cypher.config.precision import PrecisionConfig
 from cypher.config.section import Section, parse
@@ -19,10 +22,8 @@ from cypher.config.task import TaskConfig
 from cypher.config.train import TrainConfig
 from cypher.errors import ConfigError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+# Of a run: a folder of its own under ``runs/``, hidden to nobody and never taken for a flag.
+_NAME = r"^\w[\w.-]*$"
 
 
 class Recipe(Section):
@@ -34,15 +35,31 @@ class Recipe(Section):
         (1, 'minilm')
     """
 
-    name: str = Field(default="run", pattern=r"^[\w.-]+$")
-    """Its folder under ``runs/``."""
+    name: str = Field(default="run", pattern=_NAME)
+    """Its folder under ``runs/``: letters, digits, "_", "-" and ".", and no "." or "-" first."""
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig | None = None
     """Absent: every weight of the model is trained."""
     precision: PrecisionConfig = PrecisionConfig()
-    task: TaskConfig = TaskConfig()
+    task: TaskConfig = ExtractSpanConfig()
     data: DataConfig
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _data_fits_task(self) -> Recipe:
+        if self.data.unanswerable and self.task.kind != "extract_span":
+            raise ValueError(f"data.unanswerable makes pairs for extract_span, not for {self.task.kind}: set it to 0")
+        if self.task.kind == "extract_span" and (self.data.columns or self.data.skip_bad_rows):
+            raise ValueError("extract_span trains on SQuAD's JSON: data.columns and data.skip_bad_rows are for tables")
+        if self.data.sampling == "balanced":
+            if not isinstance(self.task, ClassifyConfig) or self.task.multi_label:
+                raise ValueError("data.sampling = balanced needs a task of kind classify with one label a row")
+            if self.task.class_weights != "none" or self.task.logit_adjustment:
+                raise ValueError(
+                    "data.sampling = balanced beside class_weights or logit_adjustment corrects twice for the same "
+                    "thing: choose one"
+                )
+        return self
 
     @classmethod
     def load(cls, path: Path | str, *, overrides: Sequence[str] = ()) -> Recipe:
@@ -70,13 +87,19 @@ class Recipe(Section):
     ) -> Recipe:
         """Read a recipe from TOML text; arguments and errors as in :meth:`load`."""
         try:
-            values: dict[str, Any] = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            values: dict[str, Any] = toml.loads(text)
+        except toml.TOMLDecodeError as error:
             raise ConfigError(f"{where} is not TOML ({error})", change="mend that line") from None
-        if name is not None:
-            values.setdefault("name", name)
         for override in overrides:
             _apply(values, override)
+        if name is not None and "name" not in values:
+            if not re.fullmatch(_NAME, name):
+                raise ConfigError(
+                    f"{where}: its file's name cannot be the name of a run",
+                    needed='letters, digits, "_", "-" and "."',
+                    change='rename it, or add name = "…"',
+                )
+            values["name"] = name
         recipe: Recipe = parse(cls, values, where=where)
         return recipe
 
@@ -93,10 +116,16 @@ class Recipe(Section):
 def _toml(value: Any) -> str:
     """One value on one line."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(name)} = {_toml(inner)}" for name, inner in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(_toml(inner) for inner in value) + "]"
-    return json.dumps(value)
+    # TOML's escapes are JSON's but for halves of surrogate pairs and the last control character.
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    """A key of a table; a person may have named it (data.columns), and then it may need quotes."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else str(_toml(name))
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -106,8 +135,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not all(parts):
         raise ConfigError(f"--set {override!r}", needed="section.key=value", change="for example --set train.epochs=2")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = toml.loads(f"value = {text}")["value"]
+    except toml.TOMLDecodeError:
         value = text
     table = values
     for part in parts[:-1]:

@@ -14,10 +14,10 @@ from cypher.errors import ConfigError
 class Section(BaseModel):
     """One table of a recipe.
 
-    Fields document themselves: the same text is the command line's help and the JSON schema's description.
+    Fields document themselves: the same text is the JSON schema's description. Numbers are finite.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def parse(section: type[Section], values: dict[str, Any], *, where: str) -> Any:
@@ -61,10 +61,10 @@ def _shown(path: Sequence[str | int], tables: list[type[BaseModel]]) -> tuple[li
     for number, part in enumerate(path):
         is_last = number == len(path) - 1
         tagged = [table for table in tables if _is_tag(part, table)]
-        if tagged and len(tables) > 1 and not is_last:
+        owners = [table for table in tables if part in table.model_fields]
+        if tagged and len(tables) > 1 and not (is_last and owners):
             tables = tagged
             continue
-        owners = [table for table in tables if part in table.model_fields]
         if owners or is_last or isinstance(part, int):
             shown.append(str(part))
         if owners and not is_last:

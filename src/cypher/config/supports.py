@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cypher.config.adapter import METHODS
+from cypher.config.task import TASK_KINDS
 
 ARCHITECTURES = ("bert", "llama", "seq2seq")
 # Every method, and the preset whose gates make it another one.
 ADAPTERS = ("none", *METHODS, "unipelt")
-TASKS = ("extract_span", "embed")
+TASKS = TASK_KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,32 @@ def supports(*, model: str, adapter: str = "none", task: str = "extract_span") -
         return Support(
             ok=False, reason="unipelt's gates average over a whole row: a decoder's token would see those after it"
         )
-    if task == "embed":
-        return Support(ok=False, reason="embed has no training objective: it reads vectors out of trained weights")
-    if task == "extract_span" and model != "bert":
+    if task == "mask_lm" and model != "bert":
         return Support(
-            ok=False, reason=f"{model} reads from left to right: an answer's start is scored before its end is seen"
+            ok=False, reason=f"{model} writes from left to right: a hidden token would be told without what follows it"
+        )
+    if task == "causal_lm" and model != "llama":
+        reasons = {"bert": "sees the token it should predict", "seq2seq": "answers a source, and a text alone has none"}
+        return Support(ok=False, reason=f"{model} {reasons[model]}")
+    if task == "translate" and model != "seq2seq":
+        return Support(ok=False, reason=f"{model} has no second side that reads a source")
+    if task == "embed" and model == "seq2seq":
+        return Support(ok=False, reason="seq2seq spreads a text over two sides, so there is no one vector of it")
+    if task == "extract_span" and model == "llama":
+        return Support(
+            ok=False, reason="llama reads from left to right: an answer's start is scored before its end is seen"
+        )
+    if task == "extract_span" and model == "seq2seq":
+        return Support(
+            ok=False, reason="seq2seq answers in tokens of its decoder, which are none of the passage: no span to score"
+        )
+    if task == "tag" and model != "bert":
+        return Support(
+            ok=False, reason=f"{model} reads from left to right: a word's tag is due before the words after it are seen"
+        )
+    if task == "judge_candidates" and model != "bert":
+        return Support(
+            ok=False, reason=f"{model} has no mask under which several candidates share a passage and not each other"
         )
     return Support(ok=True)
 

@@ -1,37 +1,56 @@
-"""``[task]``: what is learned."""
+"""``[task]``: what is learned; the ``kind`` key chooses."""
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from cypher.config.section import Section
+from cypher.config.choose import ChooseConfig
+from cypher.config.classify import ClassifyConfig
+from cypher.config.classify_span_pair import ClassifySpanPairConfig
+from cypher.config.embed import EmbedConfig
+from cypher.config.extract_span import ExtractSpanConfig
+from cypher.config.judge_candidates import JudgeCandidatesConfig
+from cypher.config.language import CausalLmConfig, MaskLmConfig, TranslateConfig
+from cypher.config.regress import RegressConfig
+from cypher.config.tag import TagConfig
 
-
-class ExtractSpanConfig(Section):
-    """Answers as stretches of a passage, or none (Devlin et al. 2019, arXiv 1810.04805, sections 4.2 and 4.3)."""
-
-    kind: Literal["extract_span"] = "extract_span"
-    max_length: int = Field(default=384, ge=16)
-    """Tokens of one window: question, passage part and special tokens."""
-    stride: int = Field(default=128, ge=0)
-    """Tokens that neighbouring windows of a long passage share."""
-    max_question_tokens: int = Field(default=64, ge=4)
-    """A longer question is cut to its first tokens."""
-    max_answer_tokens: int = Field(default=30, ge=1)
-    """Longer spans are never answers."""
-
-    @model_validator(mode="after")
-    def _window_moves(self) -> ExtractSpanConfig:
-        room = self.max_length - self.max_question_tokens - 3
-        if room <= self.stride:
-            raise ValueError(
-                f"max_length {self.max_length} - max_question_tokens {self.max_question_tokens} - 3 special tokens "
-                f"leaves {room} passage tokens, not more than stride {self.stride}: raise max_length or lower stride"
-            )
-        return self
+TASK_KINDS = (
+    "extract_span", "classify", "tag", "regress", "choose", "classify_span_pair", "judge_candidates",
+    "mask_lm", "causal_lm", "translate", "embed",
+)  # fmt: skip
+"""Every kind that a recipe can train."""
 
 
-TaskConfig = ExtractSpanConfig
+def _resolved(given: Any) -> Any:
+    """A section without a kind is span extraction, the first task there was."""
+    if not isinstance(given, dict):
+        return given
+    values = {"kind": "extract_span", **given}
+    if values["kind"] not in TASK_KINDS:
+        near = difflib.get_close_matches(str(values["kind"]), TASK_KINDS, n=1)
+        raise ValueError(
+            f"no task is called {values['kind']!r}; "
+            + (f"did you mean {near[0]}?" if near else f"there are {', '.join(TASK_KINDS)}")
+        )
+    return values
+
+
+TaskConfig = Annotated[
+    ExtractSpanConfig
+    | ClassifyConfig
+    | TagConfig
+    | RegressConfig
+    | MaskLmConfig
+    | CausalLmConfig
+    | TranslateConfig
+    | EmbedConfig
+    | ChooseConfig
+    | ClassifySpanPairConfig
+    | JudgeCandidatesConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(_resolved),
+]
 """Every task; the ``kind`` key chooses."""

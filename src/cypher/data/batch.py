@@ -24,6 +24,8 @@ class Inputs:
         positions: ``(batch, seq)`` int64; ``None`` means 0, 1, 2, ….
         source: What an encoder reads, for models that answer one text with another.
         adapter_ids: ``(batch,)`` int64, which of the adapters in a BatchSplit serves each row.
+        groups: ``(batch, seq)`` int64, for a row of several texts that share their beginning: tokens of group 0 attend
+            to each other alone, those of any other group to group 0 and to their own; ``None`` is all one group.
     """
 
     token_ids: Tensor
@@ -32,6 +34,7 @@ class Inputs:
     positions: Tensor | None = None
     source: Inputs | None = None
     adapter_ids: Tensor | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         assert self.attention_mask.dtype == torch.bool, "attention_mask is bool, True = keep"
@@ -46,6 +49,7 @@ class Inputs:
             positions=None if self.positions is None else self.positions.to(device),
             source=None if self.source is None else self.source.to(device),
             adapter_ids=None if self.adapter_ids is None else self.adapter_ids.to(device),
+            groups=None if self.groups is None else self.groups.to(device),
         )
 
     def copied(self, copies: int) -> Inputs:
@@ -73,16 +77,19 @@ class Batch:
         inputs: What the model reads.
         targets: What the task compares with, tensors by name; their shapes are the task's.
         rows: Position of each batch row in the list the batch was made from.
+        step: Optimiser step it is for; what a task draws at random for a batch depends on seed and step alone, so that
+            a resumed run draws the same.
     """
 
     inputs: Inputs
     targets: dict[str, Tensor]
     rows: tuple[int, ...]
+    step: int = 0
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""
         targets = {name: target.to(device) for name, target in self.targets.items()}
-        return Batch(inputs=self.inputs.to(device), targets=targets, rows=self.rows)
+        return replace(self, inputs=self.inputs.to(device), targets=targets)
 
 
 def pad_inputs(
@@ -136,6 +143,10 @@ def batches_for_inference(lengths: Sequence[int], *, batch_tokens: int) -> Itera
 
     Longest first shows at once whether memory suffices. A row longer than ``batch_tokens`` stands alone.
 
+    Args:
+        lengths: Tokens of each row.
+        batch_tokens: Rows times the longest of them, at most.
+
     Example:
         >>> list(batches_for_inference([3, 9, 4, 8], batch_tokens=18))
         [[1, 3], [2, 0]]
@@ -151,6 +162,11 @@ def batches_for_inference(lengths: Sequence[int], *, batch_tokens: int) -> Itera
 
 
 def split_batch(rows: Sequence[int], parts: int) -> list[list[int]]:
-    """Cut one batch into at most ``parts`` micro-batches of near equal size, in order."""
+    """Cut one batch into at most ``parts`` micro-batches of near equal size, in order.
+
+    Args:
+        rows: Of one batch.
+        parts: At least 1; fewer come where there are fewer rows.
+    """
     size = -(-len(rows) // parts)
     return [list(rows[start : start + size]) for start in range(0, len(rows), size)]

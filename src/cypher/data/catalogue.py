@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -11,13 +10,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from cypher import toml
 from cypher.errors import DataError
 from cypher.hub.catalogue import CheckedFile, RelativePath, Row, Sha256
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 class DataFile(CheckedFile):
@@ -49,7 +44,8 @@ class DataEntry(Row):
     Args:
         name: As in ``[data] train`` of a recipe and ``cypher data fetch``.
         description: One line for a list.
-        format: Which reader takes it: ``"squad"`` (one file) or ``"cranfield"`` (a folder of three).
+        format: Which reader takes it: ``"squad"`` (one file), ``"cranfield"`` (a folder of three), ``"table"`` or
+            ``"text"``.
         trainable: ``False`` for a set kept for evaluation.
         licence: SPDX identifier, or ``"none stated"``.
         url: The set's own page.
@@ -62,7 +58,7 @@ class DataEntry(Row):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_/-]*$")
     description: str
-    format: Literal["squad", "cranfield"]
+    format: Literal["squad", "cranfield", "table", "text"]
     trainable: bool
     licence: str
     url: str
@@ -93,7 +89,7 @@ def data_sets() -> Mapping[str, DataEntry]:
         False
     """
     text = resources.files("cypher.data").joinpath("catalogue.toml").read_text("utf-8")
-    return {name: DataEntry(name=name, **row) for name, row in tomllib.loads(text).items()}
+    return {name: DataEntry(name=name, **row) for name, row in toml.loads(text).items()}
 
 
 def find(name: str) -> DataEntry:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
 import json
 import os
-import urllib.error
-import urllib.request
 import zlib
 from pathlib import Path
 
@@ -16,21 +13,27 @@ from cypher.data.catalogue import DataEntry, DataFile, data_sets, find
 from cypher.errors import DataError
 from cypher.files import write_bytes
 from cypher.hub.cache import cache_folder, is_offline, one_writer, writing
+from cypher.hub.download import FetchProgress, download
 
-_ANSWER_SECONDS = 20
 
-
-def locate(name: str | os.PathLike[str], *, training: bool = False, offline: bool | None = None) -> Path:
+def locate(
+    name: str | os.PathLike[str],
+    *,
+    training: bool = False,
+    offline: bool | None = None,
+    progress: FetchProgress | None = None,
+) -> Path:
     """The files of a data set, downloaded from its source repository if they are nowhere on this machine.
 
-    Looked for in this order: an existing file or folder of that path; the folder named by ``CYPHER_DATA``;
-    the cache; the source repository at the catalogue's commit. Each catalogued file is checked by sha256,
-    plain or gzipped.
+    A name of the catalogue is looked for in the folder named by ``CYPHER_DATA``, in the cache, and in the source
+    repository at the catalogue's commit; anything else is the path of a file or folder. Each catalogued file is
+    checked by sha256, plain or gzipped.
 
     Args:
         name: A name of the catalogue, or the path of a file in the same format.
-        training: Whether it will be trained on; sets kept for evaluation are then refused.
+        training: Whether it will be trained on; sets kept for evaluation are then refused, by name and by content.
         offline: ``True`` never touches the network; ``None`` asks ``CYPHER_OFFLINE`` and ``HF_HUB_OFFLINE``.
+        progress: Told what is being fetched, bytes so far and bytes in all.
 
     Returns:
         The file, possibly ``.gz``; for a set of several files, their folder.
@@ -45,18 +48,32 @@ def locate(name: str | os.PathLike[str], *, training: bool = False, offline: boo
     given = os.fspath(name)
     path = Path(given).expanduser()
     if given not in data_sets() and path.exists():
+        if training and path.is_file() and (kept := _kept_for_evaluation(path)):
+            raise _not_to_be_trained_on(f"{given} is {kept.name}, which")
         return path.absolute()
-    return locate_entry(find(given), training=training, offline=offline)
+    return locate_entry(find(given), training=training, offline=offline, progress=progress)
 
 
-def locate_entry(entry: DataEntry, *, training: bool = False, offline: bool | None = None) -> Path:
-    """As :func:`locate`, for a row of the catalogue."""
+def locate_entry(
+    entry: DataEntry,
+    *,
+    training: bool = False,
+    offline: bool | None = None,
+    progress: FetchProgress | None = None,
+) -> Path:
+    """As :func:`locate`, for a row of the catalogue.
+
+    Args:
+        entry: Of the catalogue, or made by hand in the same form.
+        training: As in :func:`locate`; so are ``offline`` and ``progress``.
+        offline: Whether the network may be used.
+        progress: Told the bytes.
+
+    Raises:
+        DataError: As :func:`locate`.
+    """
     if training and not entry.trainable:
-        raise DataError(
-            f"{entry.name} is kept for evaluation",
-            needed="data that may be trained on",
-            change="choose one that `cypher data list` marks as trainable",
-        )
+        raise _not_to_be_trained_on(entry.name)
     found = present(entry)
     if found is not None:
         return found
@@ -71,7 +88,7 @@ def locate_entry(entry: DataEntry, *, training: bool = False, offline: bool | No
     with writing(folder, kind=DataError), one_writer(lock):
         for file in entry.files:
             if _find(folder, file) is None:
-                write_bytes(folder / file.path, _fetch(entry, file))
+                _fetch(entry, file, folder, progress)
     found = present(entry)
     assert found is not None, "every file was just written"
     return found
@@ -81,7 +98,8 @@ def present(entry: DataEntry) -> Path | None:
     """Where the set already is, or ``None``; no network.
 
     Raises:
-        DataError: A file under ``CYPHER_DATA`` has another checksum: someone else's copy is not overwritten.
+        DataError: A file cannot be read, or one under ``CYPHER_DATA`` has another checksum: someone else's copy is not
+            overwritten.
     """
     named = os.environ.get("CYPHER_DATA")
     for folder in (*((Path(named).expanduser(),) if named else ()), _cached()):
@@ -92,6 +110,26 @@ def present(entry: DataEntry) -> Path | None:
     return None
 
 
+def _not_to_be_trained_on(given: str) -> DataError:
+    return DataError(
+        f"{given} is kept for evaluation",
+        needed="data that may be trained on",
+        change="choose one that `cypher data list` marks as trainable",
+    )
+
+
+def _kept_for_evaluation(path: Path) -> DataEntry | None:
+    """The set that a file is a copy of, or that was taken from it, if it may not be trained on."""
+    content = _content(path)
+    size, sha256 = len(content), hashlib.sha256(content).hexdigest()
+    for entry in data_sets().values():
+        for file in entry.files:
+            sums = ((file.size, file.sha256), (file.source_size, file.source_sha256))
+            if not entry.trainable and (size, sha256) in sums:
+                return entry
+    return None
+
+
 def _cached() -> Path:
     return cache_folder() / "data"
 
@@ -99,9 +137,14 @@ def _cached() -> Path:
 def _find(folder: Path, file: DataFile) -> Path | None:
     """The file in ``folder``, plain or gzipped, when its content is right."""
     for path in (folder / file.path, folder / f"{file.path}.gz"):
-        if not path.is_file():
-            continue
-        content = _content(path)
+        try:
+            if not path.is_file():
+                continue
+            content = _content(path)
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror or error})", change="mend its permissions, or remove it"
+            ) from error
         if _matches(content, file.size, file.sha256):
             return path
         if folder != _cached():
@@ -116,7 +159,7 @@ def _find(folder: Path, file: DataFile) -> Path | None:
 def _content(path: Path) -> bytes:
     """The file's bytes, uncompressed; nothing when the gzip is broken, which no checksum matches."""
     content = path.read_bytes()
-    if path.suffix != ".gz":
+    if not content.startswith(b"\x1f\x8b"):
         return content
     try:
         return gzip.decompress(content)
@@ -128,11 +171,20 @@ def _matches(content: bytes, size: int, sha256: str) -> bool:
     return len(content) == size and hashlib.sha256(content).hexdigest() == sha256
 
 
-def _fetch(entry: DataEntry, file: DataFile) -> bytes:
+def _fetch(entry: DataEntry, file: DataFile, folder: Path, progress: FetchProgress | None) -> None:
+    """Bring one file into ``folder``, or go on where an interrupted call was."""
     url = entry.url_of(file)
     size, sha256 = file.source_size or file.size, file.source_sha256 or file.sha256
-    content = _download(entry, url, size)
+    partial = folder / ".partial" / sha256
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        download(url, partial, size=size, what=f"{entry.name} ({Path(file.path).name})", progress=progress)
+    except DataError as error:
+        change = f"{error.change}, or name a folder that has {entry.files[0].path} by CYPHER_DATA"
+        raise DataError(error.given, needed=error.needed, change=change) from error
+    content = partial.read_bytes()
     if not _matches(content, size, sha256):
+        partial.unlink()
         raise DataError(
             f"{url} gave {len(content)} bytes of sha256 {hashlib.sha256(content).hexdigest()[:12]}…",
             needed=f"{size} bytes of {sha256[:12]}…",
@@ -141,21 +193,8 @@ def _fetch(entry: DataEntry, file: DataFile) -> bytes:
     if file.articles:
         content = _take_articles(content, file.articles)
         assert _matches(content, file.size, file.sha256), "the articles follow from the checked source"
-    return content
-
-
-def _download(entry: DataEntry, url: str, size: int) -> bytes:
-    assert url.startswith("https://"), "the catalogue allows https only"
-    try:
-        with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310 - https, above
-            content: bytes = answer.read(size + 1)
-    except (OSError, http.client.HTTPException) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise DataError(
-            f"{entry.name} could not be downloaded from {url} ({reason})",
-            change=f"check the network, or name a folder that has {entry.files[0].path} by CYPHER_DATA",
-        ) from error
-    return content
+    write_bytes(folder / file.path, content)
+    partial.unlink()
 
 
 def _take_articles(content: bytes, titles: tuple[str, ...]) -> bytes:

@@ -3,9 +3,8 @@
 from cypher.documents.document import Document, MetaValue, Span
 from cypher.documents.filters import And, Comparison, Filter, Membership, Not, Or, parse_filter
 from cypher.documents.passages import Passage, split_passages
-from cypher.documents.read import READERS, find_files, read_document, read_documents
+from cypher.documents.read import READERS, find_files, read_document
 from cypher.documents.sentences import split_sentences
-from cypher.documents.vtt import cue_at, read_cues
 
 __all__ = [
     "READERS",
@@ -19,12 +18,9 @@ __all__ = [
     "Or",
     "Passage",
     "Span",
-    "cue_at",
     "find_files",
     "parse_filter",
-    "read_cues",
     "read_document",
-    "read_documents",
     "split_passages",
     "split_sentences",
 ]

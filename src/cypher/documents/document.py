@@ -29,7 +29,8 @@ class Span:
         attributes: Whatever else the maker wants to keep; JSON values only.
 
     Example:
-        >>> Span(start=0, end=5, layer="answer", score=0.9).text_in("Paris is in France.")
+        >>> span = Span(start=0, end=5, layer="answer", score=0.9)
+        >>> "Paris is in France."[span.start : span.end]
         'Paris'
     """
 
@@ -42,10 +43,6 @@ class Span:
 
     def __post_init__(self) -> None:
         assert 0 <= self.start <= self.end, f"span [{self.start}, {self.end}) is not a stretch of text"
-
-    def text_in(self, text: str) -> str:
-        """The characters this span covers in ``text``."""
-        return text[self.start : self.end]
 
 
 @dataclass(frozen=True, kw_only=True)

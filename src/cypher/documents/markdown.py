@@ -28,8 +28,9 @@ _LINES = re.compile(
 )
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(?P<body>.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 _FRONT_TITLE = re.compile(r"^title[ \t]*:[ \t]*(?P<title>[^\r\n]+)", re.MULTILINE)
-# Inline marks of emphasis and code, and links reduced to their words.
-_INLINE = re.compile(r"!?\[(?P<words>[^\]]*)\]\([^)]*\)|[*`]+|<[^>]*>")
+# Inline marks of emphasis and code, and links reduced to their words; an address may have parentheses of its own. No
+# part runs over what could open it anew, so that a line of nothing but "[" is passed over once.
+_INLINE = re.compile(r"!?\[(?P<words>[^\[\]]*)\]\([^()]*(?:\([^()]*\)[^()]*)*\)|[*`]+|<[^<>]*>")
 
 
 def find_headings(text: str) -> list[Heading]:

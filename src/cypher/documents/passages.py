@@ -55,6 +55,32 @@ class _Piece:
     opens_section: bool
 
 
+def default_overlap(words: int) -> int:
+    """Words that neighbours share unless somebody says otherwise: a fifth of a passage.
+
+    Example:
+        >>> default_overlap(150)
+        30
+    """
+    return words // 5
+
+
+def check_passage_words(words: int, overlap_words: int) -> None:
+    """Refuse lengths that no document can be cut by.
+
+    Args:
+        words: Most words a passage has.
+        overlap_words: Most words that two neighbours share.
+
+    Raises:
+        ConfigError: ``words`` below 1, or ``overlap_words`` not in ``[0, words)``.
+    """
+    if words < 1:
+        raise ConfigError(f"words = {words}", needed="at least 1 word a passage")
+    if not 0 <= overlap_words < words:
+        raise ConfigError(f"overlap_words = {overlap_words}", needed=f"0 to {words - 1} (words is {words})")
+
+
 def split_passages(document: Document, *, words: int = 150, overlap_words: int = 30) -> list[Passage]:
     """Cuts a document into passages that overlap by whole sentences.
 
@@ -80,10 +106,7 @@ def split_passages(document: Document, *, words: int = 150, overlap_words: int =
         >>> [passage.text for passage in split_passages(document, words=6, overlap_words=3)]
         ['One two three. Four five six.', 'Four five six. Seven eight nine.']
     """
-    if words < 1:
-        raise ConfigError(f"words = {words}", needed="at least 1 word a passage")
-    if not 0 <= overlap_words < words:
-        raise ConfigError(f"overlap_words = {overlap_words}", needed=f"0 to {words - 1} (words is {words})")
+    check_passage_words(words, overlap_words)
     text = document.text
     headings = find_headings(text) if document.meta.get("format") in _WITH_HEADINGS else []
     pieces = _pieces(text, words, {heading.start for heading in headings})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # What no text holds: a form feed would count as a page border; NUL and lone surrogates come of broken fonts.
 _NOT_TEXT = re.compile("[\x00\x0c\ud800-\udfff]")
-_HYPHENATED = re.compile(r"[^\W\d_]+-[^\W\d_]+(?![\w-])")
+_HYPHENATED = re.compile(r"(?<![^\W\d_])[^\W\d_]+-[^\W\d_]+(?![\w-])")
 # A word, or its part, that ends a line with a hyphen, and its rest on the next line.
 _DIVIDED = re.compile(r"((?<![\w-])[^\W\d_][\w-]*?)-\n([^\W\d_]+)(?!\w)")
 

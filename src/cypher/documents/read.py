@@ -73,42 +73,6 @@ def read_document(path: AnyPath) -> Document:
     return document
 
 
-def read_documents(paths: AnyPath | Iterable[AnyPath]) -> Iterator[Document | DataError]:
-    """Every readable file below ``paths``, in order; a file with a problem gives its error and no stop.
-
-    Args:
-        paths: Files and folders; see `find_files`.
-
-    Yields:
-        A document, or the error of one file, whose line begins with the path.
-
-    Raises:
-        DataError: Before the first file is read: a path does not exist, or a folder has nothing to read.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "a.txt").write_text("Good."), (folder / "b.txt").write_text("")
-        >>> [type(item).__name__ for item in read_documents(folder)]
-        ['Document', 'DataError']
-    """
-    problems: list[DataError] = []
-    files = find_files(paths, on_error=problems.append)
-    return _read_each(files, problems)
-
-
-def _read_each(files: list[Path], problems: list[DataError]) -> Iterator[Document | DataError]:
-    yield from problems
-    yield from map(_read_or_error, files)
-
-
-def _read_or_error(path: Path) -> Document | DataError:
-    try:
-        return read_document(path)
-    except DataError as error:
-        return error
-
-
 def find_files(
     paths: AnyPath | Iterable[AnyPath], *, on_error: Callable[[DataError], None] | None = None
 ) -> list[Path]:

@@ -54,7 +54,16 @@ def require_space(folder: Path, wanted: int) -> None:
 
 @contextmanager
 def writing(folder: Path, *, kind: type[CypherError] = ModelError, otherwise: str = OTHER_CACHE) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into ``kind``; ``otherwise`` says what else to do."""
+    """Turn a full disk or a forbidden folder into ``kind``; ``otherwise`` says what else to do.
+
+    Args:
+        folder: That is written into, for the message.
+        kind: What is raised.
+        otherwise: What else to do than to free space.
+
+    Raises:
+        CypherError: Of that kind, for every ``OSError`` of the block.
+    """
     try:
         yield
     except OSError as error:

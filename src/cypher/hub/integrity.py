@@ -33,6 +33,10 @@ def broken_files(folder: Path, files: Sequence[CheckedFile]) -> list[str]:
     Hashing 90 MB costs a fifth of a second, so a stamp beside the folder remembers the size and the time of
     change of every file once checked. A file whose stamp differs is hashed again. A cache that cannot be
     written keeps no stamp and is hashed each time.
+
+    Args:
+        folder: That should have them.
+        files: With size and sha256 of each.
     """
     stamp_file = folder.with_name(folder.name + ".checked.json")
     stamps = _read_stamps(stamp_file)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cypher.errors import ModelError
+from cypher.files import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -37,6 +37,9 @@ _USUAL = {
     "pad_token": ("[PAD]", "<pad>"),
     "mask_token": ("[MASK]", "<mask>"),
 }
+
+# Decoders start and end a text with tokens of their own; padding is masked out, so any token fills.
+_INSTEAD = {"cls_token": ("bos_token", "eos_token"), "sep_token": ("eos_token",), "pad_token": ("eos_token",)}
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -81,7 +84,7 @@ def special_tokens(folder: Path) -> SpecialTokens:
     named = _read(folder / "tokenizer_config.json") | _read(folder / "special_tokens_map.json")
     ids: dict[str, int | None] = {}
     for role, usual in _USUAL.items():
-        token = named.get(role)
+        token = next((named[name] for name in (role, *_INSTEAD.get(role, ())) if named.get(name)), None)
         if isinstance(token, dict):
             token = token.get("content")
         candidates = (token,) if isinstance(token, str) else usual
@@ -99,12 +102,4 @@ def special_tokens(folder: Path) -> SpecialTokens:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON ({error})", change="fetch the model again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds a {type(content).__name__}", needed="a JSON object")
-    return content
+    return read_json(path, kind=ModelError) if path.is_file() else {}

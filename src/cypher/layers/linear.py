@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cypher.layers.frozen_linear import FrozenLinear, freezes
 from cypher.layers.kernels import PackedLinear, pack_linear
 from cypher.layers.passages import DeltaPassage, EnterPassage
 from cypher.layers.route import go_through
@@ -69,23 +70,35 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features, bias=bias)
         self.deltas = nn.ModuleDict()
         self.packed: PackedLinear | None = None
+        self.frozen: FrozenLinear | None = None
 
     def forward(self, values: Tensor) -> Tensor:
         """``(…, in_features) -> (…, out_features)``."""
         if self.packed is not None:
             return self.packed(values)
-        weight = self.weight.to(values.dtype)
-        bias = None if self.bias is None else self.bias.to(values.dtype)
         if not self.deltas:
-            return F.linear(values, weight, bias)
+            return self._product(values)
         given: dict[str, Tensor] = {}
         if any(delta.enters for delta in self.deltas.values()):
             (entered,) = go_through(EnterPassage(parts=self.deltas, changing=(values,), given=given))
             assert entered is not None, "a layer is given something"
             values = entered
-        output = F.linear(values, weight, bias)
+        output = self._product(values)
         passage = DeltaPassage(parts=self.deltas, changing=(output,), constant=(values,), given=given)
         return cast(Tensor, go_through(passage)[0])
+
+    def _product(self, values: Tensor) -> Tensor:
+        """The layer without its deltas."""
+        frozen = self.frozen
+        if frozen is not None and values.dtype == self.weight.dtype and frozen.is_made_of(self.weight, self.bias):
+            return frozen(values)
+        bias = None if self.bias is None else self.bias.to(values.dtype)
+        return F.linear(values, self.weight.to(values.dtype), bias)
+
+    def freeze(self) -> None:
+        """Lay the weight out for training that leaves it as it is; nothing where it is trained, or has no kernel."""
+        is_trained = any(parameter.requires_grad for parameter in (self.weight, self.bias) if parameter is not None)
+        self.frozen = None if is_trained or not freezes(self.weight) else FrozenLinear(self.weight, self.bias)
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -128,6 +141,7 @@ class Linear(nn.Linear):
     def release(self) -> tuple[Tensor, Tensor | None]:
         """Give the merged weight and bias to a kernel; the layer keeps none, which would double the memory."""
         self.merge()
+        self.frozen = None
         weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
         self.weight = nn.Parameter(torch.empty(0), requires_grad=False)
         if self.bias is not None:

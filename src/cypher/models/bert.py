@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cypher.data.batch import Inputs
 from cypher.errors import ModelError
-from cypher.layers.attention import BlockContext, FullAttention, key_mask
+from cypher.layers.attention import BlockContext, FullAttention, group_mask, key_mask
 from cypher.layers.block import Block
 from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import ACTIVATIONS, Activation, FeedForward
@@ -230,10 +230,13 @@ class Bert(Model):
         torch.Size([1, 3, 8])
     """
 
+    takes_groups = True
+
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.config = config
         self.width = config.width
+        self.max_positions = config.max_positions
         self.embeddings = BertEmbeddings(config)
         self.embedding_output = EmbeddingSite()
         blocks = {str(number): self._block(config) for number in range(config.n_layers)}
@@ -266,9 +269,15 @@ class Bert(Model):
             ModelError: A row has more tokens than the model has positions.
         """
         seq = inputs.token_ids.shape[1]
+        if inputs.positions is not None:
+            seq = int(inputs.positions.max()) + 1
         if seq > self.config.max_positions:
             raise ModelError(f"{seq} tokens in a row", needed=f"at most {self.config.max_positions} for this model")
         hidden, mask = self.embedding_output(self.embeddings(inputs), inputs.attention_mask)
+        if inputs.groups is not None:
+            # What is put in front of the tokens is shared by all groups.
+            groups = F.pad(inputs.groups, (mask.shape[1] - inputs.groups.shape[1], 0))
+            return Entered(hidden, BlockContext(attention_mask=mask, mask=group_mask(mask, groups), scores=scores))
         context = BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
         return Entered(hidden, context)
 

@@ -90,17 +90,17 @@ class LlamaConfig(BaseModel):
         """
         if config.get("model_type") != "llama":
             raise ModelError(f"model_type {config.get('model_type')!r}", needed="llama")
-        rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        for key, given, needed in (
-            ("rope type", rotary.get("rope_type", rotary.get("type", "default")), "default"),
-            ("attention_bias", bool(config.get("attention_bias")), False),
-            ("mlp_bias", bool(config.get("mlp_bias")), False),
-            ("hidden_act", config.get("hidden_act", "silu"), "silu"),
-            ("head_dim", config.get("head_dim"), config["hidden_size"] // config["num_attention_heads"]),
-        ):
-            if given != needed and given is not None:
-                raise ModelError(f"{key} {given!r}", needed=f"{needed!r}")
         try:
+            rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
+            for key, given, needed in (
+                ("rope type", rotary.get("rope_type", rotary.get("type", "default")), "default"),
+                ("attention_bias", bool(config.get("attention_bias")), False),
+                ("mlp_bias", bool(config.get("mlp_bias")), False),
+                ("hidden_act", config.get("hidden_act", "silu"), "silu"),
+                ("head_dim", config.get("head_dim"), config["hidden_size"] // config["num_attention_heads"]),
+            ):
+                if given != needed and given is not None:
+                    raise ModelError(f"{key} {given!r}", needed=f"{needed!r}")
             return cls(
                 vocabulary_size=config["vocab_size"],
                 width=config["hidden_size"],
@@ -169,6 +169,7 @@ class Llama(Model):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.max_positions = config.max_positions
         self.token = Embedding(config.vocabulary_size, config.width)
         self.embedding_output = EmbeddingSite()
         self.rotary = Rotary(config.width // config.n_heads, base=config.rotary_base)

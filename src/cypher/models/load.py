@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from tokenizers import Tokenizer
 
-from cypher.errors import ConfigError, ModelError
+from cypher.config.section import refusal
+from cypher.errors import ConfigError, DataError, ModelError, first_line
+from cypher.files import read_json
+from cypher.hub.cache import writing
+from cypher.hub.download import FetchProgress
 from cypher.hub.fetch import resolve
 from cypher.hub.tokenizer import SpecialTokens, load_tokenizer, special_tokens
 from cypher.hub.weights import read_safetensors, write_safetensors
-from cypher.models import bert, llama
+from cypher.models import bert, llama, seq2seq
 from cypher.models.bert import Bert, BertConfig
 from cypher.models.llama import Llama, LlamaConfig
 from cypher.models.model import Model
 from cypher.models.name_map import NameMap
+from cypher.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +70,19 @@ def _build_llama(config: dict[str, Any], names: set[str], dropout: Dropout) -> L
     return Llama(LlamaConfig.from_checkpoint(config).model_copy(update=changes))
 
 
+def _build_seq2seq(config: dict[str, Any], names: set[str], dropout: Dropout) -> Seq2Seq:
+    return Seq2Seq(Seq2SeqConfig.from_checkpoint(config).model_copy(update=asdict(dropout)))
+
+
 _BERT = Architecture(name="bert", build=_build_bert, names=bert.NAME_MAP)
 _LLAMA = Architecture(name="llama", build=_build_llama, names=llama.NAME_MAP)
+_SEQ2SEQ = Architecture(name="seq2seq", build=_build_seq2seq, names=seq2seq.NAME_MAP)
 # By the model_type of a checkpoint's config.json.
 ARCHITECTURES = {"bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT, "llama": _LLAMA}
+ARCHITECTURES |= dict.fromkeys(("marian", "bart", "mbart", "pegasus"), _SEQ2SEQ)
+
+READ_FORMATS = ("safetensors",)
+"""Of weights: GGUF files can be fetched, but no model is built from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,22 +109,30 @@ class LoadedModel:
         return isinstance(self.model, Bert) and self.model.config.n_segments > 1
 
 
-def load_model(name: str, *, offline: bool | None = None, dropout: Dropout | None = None) -> LoadedModel:
+def load_model(
+    name: str,
+    *,
+    offline: bool | None = None,
+    dropout: Dropout | None = None,
+    progress: FetchProgress | None = None,
+) -> LoadedModel:
     """Load a pre-trained model.
 
     Args:
         name: As for :func:`cypher.hub.resolve`.
         offline: Whether the network may be used; ``None`` asks the environment.
         dropout: For training; ``None`` is none.
+        progress: Told the bytes, if the model has to be fetched.
 
     Raises:
-        ModelError: It cannot be found, is of no family known here, or tensors are missing or of other shapes.
+        ModelError: It cannot be found, is a GGUF file or of no family known here, or tensors are missing or of other
+            shapes.
 
     Example:
         >>> load_model("minilm").model.width  # doctest: +SKIP
         384
     """
-    folder = resolve(name, offline=offline)
+    folder = resolve(name, formats=READ_FORMATS, offline=offline, progress=progress)
     config = read_config(folder)
     family = config.get("model_type")
     if family not in ARCHITECTURES:
@@ -121,8 +143,14 @@ def load_model(name: str, *, offline: bool | None = None, dropout: Dropout | Non
         # What the table does not know is a head or a buffer of another task.
         if (ours := architecture.names.to_ours(theirs)) is not None:
             tensors[ours] = tensor
-    with torch.device("meta"):
-        model = architecture.build(config, set(tensors), dropout or Dropout())
+    about = folder / "config.json"
+    try:
+        with torch.device("meta"):
+            model = architecture.build(config, set(tensors), dropout or Dropout())
+    except ValidationError as error:
+        raise ModelError(str(refusal(error, [BertConfig, LlamaConfig], where=str(about)))) from error
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError, ConfigError) as error:
+        raise ModelError(f"{about} gives sizes that no {architecture.name} has ({first_line(error)})") from error
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     missing = sorted(set(expected) - set(tensors))
     if missing:
@@ -154,22 +182,26 @@ def export_model(loaded: LoadedModel, folder: Path) -> None:
         folder: New or empty.
 
     Raises:
-        ConfigError: The folder has files, or adapters are still attached.
+        ConfigError: The folder has files or is none, or adapters are still attached.
+        DataError: It cannot be written.
     """
     state = loaded.model.state_dict()
     theirs = {name: loaded.architecture.names.to_theirs(name) for name in state}
     attached = [name for name, other in theirs.items() if other is None]
     if attached:
         raise ConfigError(f"{attached[0]} has no name in published checkpoints", change="merge adapters before export")
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty", change="give a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    # Sub-folders too: sentence encoders keep their pooling in one.
-    for path in loaded.folder.rglob("*"):
-        if path.suffix in (".json", ".txt") and not path.name.endswith(".index.json"):
-            target = folder / path.relative_to(loaded.folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file", change="give a new folder")
+    with writing(folder, kind=DataError, otherwise="give another folder"):
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty", change="give a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        # Sub-folders too: sentence encoders keep their pooling in one.
+        for path in loaded.folder.rglob("*"):
+            if path.suffix in (".json", ".txt") and not path.name.endswith(".index.json"):
+                target = folder / path.relative_to(loaded.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
     write_safetensors(folder / "model.safetensors", {str(theirs[name]): tensor for name, tensor in state.items()})
 
 
@@ -177,10 +209,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A checkpoint's ``config.json``.
 
     Raises:
-        ModelError: It is missing or not JSON.
+        ModelError: It is missing or holds no JSON object.
     """
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}/config.json cannot be read ({error})", change="fetch the model again") from None
-    return config
+    return read_json(folder / "config.json", kind=ModelError, needed="a model's folder, fetched whole")

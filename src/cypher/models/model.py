@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -58,6 +58,27 @@ class Encoded:
         spread = self.hidden.new_zeros(rows, self.seq + 1, width)
         return spread.scatter(1, place.unsqueeze(-1).expand_as(self.hidden), self.hidden)[:, : self.seq]
 
+    def at(self, chosen: Tensor) -> Encoded:
+        """Only the chosen tokens of each row: a head over a large vocabulary need not look at the others.
+
+        Args:
+            chosen: ``(rows, seq)`` bool.
+
+        Returns:
+            ``hidden (rows, most, width)`` in their order, ``most`` being the largest number chosen in a row; rows with
+            fewer are padded, and ``mask`` says where.
+        """
+        most = int(chosen.sum(1).max())
+        place = chosen.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        hidden = self.scatter()
+        return replace(
+            self,
+            hidden=hidden.gather(1, place.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])),
+            mask=chosen.gather(1, place),
+            positions=place,
+            seq=most,
+        )
+
 
 class Head(nn.Module):
     """What is put on a model: ``Encoded`` in, a tensor of the task's own shape out."""
@@ -81,7 +102,9 @@ class Model(nn.Module, ABC):
         segments: Parts in forward order, each a ``ModuleDict`` of numbered blocks; pipelines cut between blocks.
         embedding_output: Where hidden states leave the embedding; a decoder's, where there are two.
         width: Of the hidden states.
+        max_positions: Tokens a row may have; ``None`` where nothing limits them.
         remembers: Segments whose blocks keep a state while text is generated.
+        takes_groups: Whether texts that share their beginning can be one row; see :class:`cypher.data.batch.Inputs`.
         arrangement: Which attached parts are gone through, and how; ``None`` is all of them, in the order they were
             attached.
         dropped: Blocks whose parts the present training step leaves out.
@@ -90,7 +113,9 @@ class Model(nn.Module, ABC):
     segments: nn.ModuleDict
     embedding_output: EmbeddingSite
     width: int
+    max_positions: int | None = None
     remembers: tuple[str, ...] = ()
+    takes_groups: bool = False
     compute_dtype: torch.dtype = torch.float32
     arrangement: Arrangement | None = None
     dropped: frozenset[str] = frozenset()
@@ -110,13 +135,16 @@ class Model(nn.Module, ABC):
     def prepare_training(self, dtype: torch.dtype) -> None:
         """Run hidden states and matrix products in ``dtype`` from now on.
 
-        Frozen weights are stored in it; trained ones stay fp32 and are cast where they are used, so that small
-        updates are not rounded away.
+        Frozen weights are stored in it, those of linear layers also in the layout of the processor's kernels; trained
+        ones stay fp32 and are cast where they are used, so that small updates are not rounded away.
         """
         self.compute_dtype = dtype
         for parameter in self.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.freeze()
 
     @property
     def embedding_sites(self) -> tuple[EmbeddingSite, ...]:
@@ -177,6 +205,7 @@ class Model(nn.Module, ABC):
             state: Of a generation; gains the tokens of ``inputs``.
             scores: Whether blocks also work out how much attention each token received.
         """
+        assert inputs.groups is None or self.takes_groups, "supports() refuses tasks that need groups of tokens"
         losses: dict[str, TokenSum] = {}
         hidden: Tensor | None = None
         context: BlockContext | None = None

@@ -211,6 +211,7 @@ class Seq2Seq(Model):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.max_positions = config.max_positions
         self.token = Embedding(config.vocabulary_size, config.width)
         self.source_token = None
         if config.source_vocabulary_size is not None:

@@ -2,7 +2,7 @@
 
 from cypher.report.latency_tradeoff import TradePoint, pareto_front, tradeoff
 from cypher.report.markup import escaped
-from cypher.report.page import page, picture
+from cypher.report.page import page
 from cypher.report.spans import render_spans
 from cypher.report.training_curves import curves
 
@@ -12,7 +12,6 @@ __all__ = [
     "escaped",
     "page",
     "pareto_front",
-    "picture",
     "render_spans",
     "tradeoff",
 ]

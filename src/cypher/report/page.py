@@ -5,14 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 
-from cypher.documents.source import read_bytes, shown
-from cypher.errors import ConfigError
 from cypher.report.markup import escaped
 from cypher.report.palette import COLOURS
-
-_IMAGE_KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
 
 _MARKS = "\n".join(
     f"mark.c{number} {{ background: {colour}40; border-bottom: 2px solid {colour}; }}"
@@ -31,15 +26,13 @@ h1 {{ font-size: 1.7rem; margin: 0 0 1.5rem; }}
 h2 {{ font-size: 1.25rem; margin: 2.2rem 0 .6rem; }}
 h3 {{ font-size: 1.05rem; margin: 1.6rem 0 .4rem; }}
 a {{ color: inherit; }}
-small, figcaption, .cut {{ color: var(--faint); }}
+small, .cut {{ color: var(--faint); }}
 code, pre {{ font: .9em/1.45 ui-monospace, monospace; }}
 pre, .text {{ padding: .7rem .9rem; background: var(--panel); border-radius: 6px; overflow-x: auto; }}
 .text {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: .6rem 0; }}
 table {{ border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }}
-figure {{ margin: 1.2rem 0; }}
-figure img {{ display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }}
 mark {{ color: inherit; padding: .05em 0; }}
 mark.shared {{ border-bottom-style: double; border-bottom-width: 4px; }}
 mark.point {{ padding: 0 .12em; margin: 0 .08em; }}
@@ -50,16 +43,15 @@ mark.point {{ padding: 0 .12em; margin: 0 .08em; }}
   .text {{ border: 1px solid var(--line); }}
   mark {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
   h1, h2, h3 {{ break-after: avoid; }}
-  figure, tr, li {{ break-inside: avoid; }}
+  tr, li {{ break-inside: avoid; }}
 }}
 """
-# Only this very style sheet and pictures inside the page: no script, no request, no form, no frame.
+# Only this very style sheet: no script, no picture, no request, no form, no frame.
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _POLICY = "; ".join(
     (
         "default-src 'none'",
         f"style-src 'sha256-{_STYLE_HASH}'",
-        "img-src data:",
         "base-uri 'none'",
         "form-action 'none'",
     )
@@ -69,16 +61,15 @@ _POLICY = "; ".join(
 def page(title: str, body_parts: Iterable[str]) -> str:
     """A whole HTML page: one style sheet inside, light or dark as the reader's system is, ready to print.
 
-    The page's content security policy allows its own style sheet and ``data:`` pictures, nothing else, so
-    ``style`` attributes and scripts in the parts have no effect.
+    The page's content security policy allows its own style sheet, nothing else, so ``style`` attributes and scripts
+    in the parts have no effect.
 
     Args:
         title: Plain text, for the window and the top of the page.
-        body_parts: HTML fragments in order, already escaped: from `render_spans`, `picture`, or own markup
-            made with `escaped`.
+        body_parts: HTML fragments in order, already escaped: from `render_spans`, or own markup made with `escaped`.
 
     Returns:
-        The page's HTML; `cypher.report.write_text` saves it.
+        The page's HTML; `cypher.files.write_text` saves it.
 
     Example:
         >>> html = page("Answers", ["<p>Paris</p>"])
@@ -102,22 +93,3 @@ def page(title: str, body_parts: Iterable[str]) -> str:
 </body>
 </html>
 """
-
-
-def picture(path: str | Path, caption: str) -> str:
-    """A PNG or SVG file inside the page.
-
-    Args:
-        path: A figure from `curves` or `tradeoff`.
-        caption: Plain text below it, also read aloud in its place.
-
-    Raises:
-        ConfigError: Another suffix than .png or .svg.
-        DataError: The file cannot be read.
-    """
-    kind = _IMAGE_KINDS.get(Path(path).suffix.lower())
-    if kind is None:
-        raise ConfigError(f"{shown(path)} is no picture for a page", needed="a .png or .svg file")
-    data = base64.b64encode(read_bytes(path)).decode()
-    text = escaped(caption)
-    return f'<figure><img src="data:{kind};base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>'

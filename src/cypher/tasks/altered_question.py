@@ -120,7 +120,7 @@ def swap_number(asked: Asked, random_source: random.Random) -> str | None:
     if swapped or not years:
         return swapped
     old = random_source.choice(years)
-    return asked.question.replace(old, str(int(old) + random_source.choice((1, 2, 3, 5, 10))))
+    return _replaced(asked.question, _NUMBER, old, str(int(old) + random_source.choice((1, 2, 3, 5, 10))))
 
 
 def swap_opposite(asked: Asked, random_source: random.Random) -> str | None:
@@ -207,7 +207,7 @@ def transplant(asked: Asked, random_source: random.Random) -> str | None:
             here = sorted({found for found in pattern.findall(asked.passage) if not _is_answer(found, asked.answers)})
             for found in pattern.findall(other):
                 if here:
-                    question = question.replace(found, random_source.choice(here))
+                    question = _replaced(question, pattern, found, random_source.choice(here))
         if question != other:
             return question
     return None
@@ -236,8 +236,15 @@ def _swap(asked: Asked, pattern: re.Pattern[str], random_source: random.Random) 
         }
     )
     return (
-        asked.question.replace(random_source.choice(there), random_source.choice(others)) if there and others else None
+        _replaced(asked.question, pattern, random_source.choice(there), random_source.choice(others))
+        if there and others
+        else None
     )
+
+
+def _replaced(question: str, pattern: re.Pattern[str], old: str, new: str) -> str:
+    """``new`` wherever the pattern finds ``old``: not inside a longer word, name or number."""
+    return pattern.sub(lambda found: new if found.group() == old else found.group(), question)
 
 
 def _is_answer(text: str, answers: Sequence[str]) -> bool:

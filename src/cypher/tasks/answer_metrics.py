@@ -19,6 +19,10 @@ def normalise_answer(text: str) -> str:
 def exact_match(prediction: str, golds: Sequence[str]) -> float:
     """1.0 if the prediction equals a gold answer after normalisation; no golds means that nothing is right.
 
+    Args:
+        prediction: Text; empty for "no answer".
+        golds: Right answers; none means "no answer" is right.
+
     Example:
         >>> exact_match("The Eiffel Tower!", ["eiffel tower"])
         1.0
@@ -28,6 +32,10 @@ def exact_match(prediction: str, golds: Sequence[str]) -> float:
 
 def token_f1(prediction: str, golds: Sequence[str]) -> float:
     """Largest F1 of the bags of words over the gold answers; an empty text only matches an empty one.
+
+    Args:
+        prediction: Text; empty for "no answer".
+        golds: Right answers; the best of them counts.
 
     Example:
         >>> round(token_f1("in the red house", ["red house", "a barn"]), 3)

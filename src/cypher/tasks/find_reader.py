@@ -43,7 +43,8 @@ def find_adapter(name: str) -> Path:
     Raises:
         ModelError: There is none.
     """
-    run = Path(name).expanduser() / "reader"
-    if (run / "adapter_config.json").is_file():
-        return run
+    run = Path(name).expanduser()
+    for folder in (run / "reader", run / "task"):
+        if (folder / "adapter_config.json").is_file():
+            return folder
     return find_reader(name) if is_reader(name) else resolve_adapter(name)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from cypher.adapters.adapter import Adapter
 from cypher.adapters.arrangement import attached_names
@@ -20,17 +17,19 @@ from cypher.adapters.exchange import (
     merge_folder,
     refuse_plugs,
 )
-from cypher.adapters.folder import load_adapter, read_json, save_adapter
+from cypher.adapters.folder import read_json
 from cypher.adapters.folder_contents import OURS, describe
 from cypher.adapters.hub_folder import HubModel
 from cypher.adapters.hub_heads import HubHead, load_hub_head, save_hub_head
 from cypher.adapters.hub_pickle import convert_pickles
 from cypher.config import AdapterConfig, ExtractSpanConfig
+from cypher.errors import ModelError, first_line
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
-from cypher.models.load import LoadedModel, export_model, load_model, read_config
+from cypher.models.load import LoadedModel, export_model, read_config
 from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan
+from cypher.tasks.task_folder import TrainedTask, load_task, save_task
 from cypher.train.task import HeadedModel
 
 # By model_type: what transformers calls the encoder in its class for question answering, and that class.
@@ -41,6 +40,8 @@ _QUESTION_ANSWERING = {
 }
 
 _HUB_HEAD = "question_answering"
+# What a reader's folder calls its head; the first ones had no name for it.
+_READER_HEADS = ("extract_span", "unnamed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +78,14 @@ def save_reader(
         adapter: Its configuration; ``None`` when every weight was trained.
         model_name: What was trained on, as the catalogue names it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    model, task = reader.model, reader.task.config
-    if adapter is not None:
-        save_adapter(folder, model.model, adapter_name, config=adapter, model_name=model_name)
-    else:
-        shutil.rmtree(folder / "model", ignore_errors=True)
-        export_model(reader.loaded, folder / "model")
-    write_safetensors(
-        folder / "model_head.safetensors",
-        {name: value.to(torch.float16) for name, value in model.head.state_dict().items()},
+    trained = TrainedTask(
+        model=reader.model,
+        task=reader.task,
+        config=reader.task.config,
+        calibration=reader.calibration.to_dict(),
+        loaded=reader.loaded,
     )
-    about = {"kind": task.kind, "config": task.model_dump(mode="json"), "calibration": reader.calibration.to_dict()}
-    write_text(folder / "head_config.json", json.dumps(about, indent=1) + "\n")
+    save_task(folder, trained, adapter_name=adapter_name, adapter=adapter, model_name=model_name)
 
 
 def load_reader(folder: Path, *, offline: bool | None = None) -> SpanReader:
@@ -98,27 +94,18 @@ def load_reader(folder: Path, *, offline: bool | None = None) -> SpanReader:
     Raises:
         ModelError: The folder is no reader, or its model cannot be found.
     """
-    about = read_json(folder / "head_config.json")
-    if (folder / "adapter_config.json").exists():
-        loaded = load_model(str(read_json(folder / "adapter_config.json")["model_name"]), offline=offline)
-        load_adapter(folder, loaded.model)
-    else:
-        loaded = load_model(str(folder / "model"), offline=offline)
-    task = ExtractSpan(
-        ExtractSpanConfig.model_validate(about["config"]),
-        tokenizer=loaded.tokenizer,
-        special=loaded.special,
-        segments=loaded.uses_segment_ids,
-    )
-    head = task.head(loaded.model)
-    head.load_state_dict(
-        {name: value.float() for name, value in read_safetensors(folder / "model_head.safetensors").items()}
-    )
+    trained = load_task(folder, offline=offline)
+    if not isinstance(trained.task, ExtractSpan):
+        raise ModelError(f"{folder} holds a task of kind {trained.task.kind}", needed="extract_span, a reader's")
+    try:
+        calibration = Calibration(**trained.calibration)
+    except TypeError as error:
+        raise ModelError(f"{folder / 'head_config.json'} is no reader's ({first_line(error)})") from error
     return SpanReader(
-        model=HeadedModel(loaded.model, head).eval(),
-        task=task,
-        calibration=Calibration(**about["calibration"]),
-        loaded=loaded,
+        model=trained.model,
+        task=trained.task,
+        calibration=calibration,
+        loaded=trained.loaded,
     )
 
 
@@ -166,7 +153,7 @@ def merge_reader(folder: Path, out: Path, *, model_name: str | None = None) -> s
         ModelError: The method does not fold, with the reason.
     """
     contents = describe(folder)
-    if contents.format == OURS and contents.head is not None:
+    if contents.format == OURS and contents.head in _READER_HEADS:
         export_reader(load_reader(folder), out)
         return "AutoModelForQuestionAnswering"
     merge_folder(folder, out, model_name=model_name)
@@ -192,6 +179,8 @@ def convert_reader(
     done = convert_folder(folder, out, to, model_name=model_name)
     if contents.head is None or contents.has_pickles:
         return done
+    if contents.format == OURS and contents.head not in _READER_HEADS:
+        return replace(done, notes=(*done.notes, f"the {contents.head} head is left out: only a reader's is converted"))
     if contents.format == OURS:
         about, tensors = read_json(out / "adapter_config.json"), read_safetensors(folder / "model_head.safetensors")
         layer = (tensors["scores.weight"], tensors["scores.bias"])

@@ -26,7 +26,12 @@ def span_rows(paragraphs: Sequence[SquadParagraph]) -> list[SpanRow]:
 def held_out(
     paragraphs: Sequence[SquadParagraph], *, fraction: float
 ) -> tuple[list[SquadParagraph], list[SquadParagraph]]:
-    """Paragraphs to train on and paragraphs to choose by, divided by a hash of their text."""
+    """Paragraphs to train on and paragraphs to choose by, divided by a hash of their text.
+
+    Args:
+        paragraphs: Of one data set.
+        fraction: Share that is held out, between 0 and 1.
+    """
     parts: dict[str, list[SquadParagraph]] = {"train": [], "development": []}
     fractions = {"train": 1 - fraction, "development": fraction}
     for paragraph in paragraphs:

@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cypher.errors import ModelError
+from cypher.errors import DataError, ModelError, first_line
+from cypher.files import read_json, write_text
+from cypher.hub.cache import writing
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.train.task import HeadedModel
 
@@ -25,15 +27,19 @@ class Position:
 
     Args:
         step: Optimiser steps done.
+        evaluated_step: Of them when the development rows were last scored.
         best_score: Best development score so far; ``None`` before the first evaluation.
         stale: Evaluations since then.
         seconds: Spent training, over all sittings.
+        rows: Digest of the training and development rows; ``None`` before the first checkpoint.
     """
 
     step: int = 0
+    evaluated_step: int = 0
     best_score: float | None = None
     stale: int = 0
     seconds: float = 0.0
+    rows: str | None = None
 
 
 def trained_tensors(model: HeadedModel) -> dict[str, Tensor]:
@@ -43,6 +49,10 @@ def trained_tensors(model: HeadedModel) -> dict[str, Tensor]:
 
 def load_trained(model: HeadedModel, path: Path) -> None:
     """Copy trained parameters back from a file.
+
+    Args:
+        model: With the same adapter and head; its trained parameters are overwritten.
+        path: Written by a run, such as ``best.safetensors``.
 
     Raises:
         ModelError: The file is of another model or adapter.
@@ -83,8 +93,26 @@ def start_from(run: Path, model: HeadedModel) -> None:
 
 
 def save_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Optimizer, position: Position) -> None:
-    """Write ``folder/step-N`` and remove older ones."""
-    final = folder / f"step-{position.step:08d}"
+    """Write a checkpoint, then remove older ones: at no moment is there none.
+
+    Args:
+        folder: Of all checkpoints of the run; gets ``step-N``, after an evaluation ``step-N-evaluated``.
+        model: Its trained parameters are kept.
+        optimiser: Its moments are kept.
+        position: Of the run, between two steps.
+
+    Raises:
+        DataError: The folder cannot be written, or the disk is full.
+    """
+    is_evaluated = position.step and position.evaluated_step == position.step
+    final = folder / f"step-{position.step:08d}{'-evaluated' if is_evaluated else ''}"
+    if final.exists():  # the same position is the same content, and replacing it would leave a moment without any
+        return
+    with writing(folder, kind=DataError, otherwise="choose another folder with --runs"):
+        _write(folder, final, model, optimiser, position)
+
+
+def _write(folder: Path, final: Path, model: HeadedModel, optimiser: torch.optim.Optimizer, position: Position) -> None:
     partial = folder / f".{final.name}.{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -95,27 +123,49 @@ def save_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Opt
         for name, value in state.items()
     }
     write_safetensors(partial / "optimiser.safetensors", {**moments, "random_state": torch.get_rng_state()})
-    (partial / "position.json").write_text(json.dumps(asdict(position)), encoding="utf-8")
-    if final.exists():
-        shutil.rmtree(final)
+    write_text(partial / "position.json", json.dumps(asdict(position)))
     partial.rename(final)
-    for other in folder.iterdir():
-        if other != final:
+    for other in (*folder.glob("step-*"), *folder.glob(".step-*")):
+        if other != final and other.is_dir():
             shutil.rmtree(other)
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to go on from; ``None`` where none was ever whole."""
+    return max((path for path in folder.glob("step-*") if path.is_dir()), default=None)
+
+
 def load_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Optimizer) -> Position:
-    """Continue from the newest checkpoint in ``folder``; the start if there is none."""
-    found = sorted(folder.glob("step-*")) if folder.is_dir() else []
-    if not found:
+    """Continue from the newest checkpoint.
+
+    Args:
+        folder: Of all checkpoints of the run.
+        model: Gets the trained parameters.
+        optimiser: Gets its moments; the random state comes back, too.
+
+    Returns:
+        Where the run stands: at the start if there is no checkpoint.
+
+    Raises:
+        ModelError: The checkpoint is broken, or of another model or adapter.
+    """
+    newest = newest_checkpoint(folder)
+    if newest is None:
         return Position()
-    newest = found[-1]
+    path = newest / "position.json"
+    values = read_json(path, kind=ModelError, needed="a whole checkpoint")
     load_trained(model, newest / "trained.safetensors")
     saved = read_safetensors(newest / "optimiser.safetensors")
-    torch.set_rng_state(saved.pop("random_state"))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in saved.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value.reshape(()) if name == "step" else value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return Position(**json.loads((newest / "position.json").read_text(encoding="utf-8")))
+    try:
+        torch.set_rng_state(saved.pop("random_state"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in saved.items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = value.reshape(()) if name == "step" else value
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        return Position(**values)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{newest} is no checkpoint of this version ({first_line(error)})",
+            change="remove the run's folder, or choose another --set name=…",
+        ) from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,15 @@ import torch
 
 from cypher.config import TrainConfig
 from cypher.data.batch import batches_for_training, split_batch
-from cypher.errors import DataError
+from cypher.errors import CypherError, DataError
 from cypher.files import write_text
 from cypher.hub.weights import write_safetensors
 from cypher.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint, trained_tensors
+from cypher.train.interruption import Interruption
 from cypher.train.optimiser import build_optimiser, rate_factor
-from cypher.train.progress import MetricsFile, Progress, Silence
+from cypher.train.progress import MetricsFile, RunWatcher, Silence
 from cypher.train.step import threads_side_by_side, train_step
-from cypher.train.task import HeadedModel, Task
+from cypher.train.task import HeadedModel, Task, may_be_cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ def train(
     config: TrainConfig,
     dtype: torch.dtype,
     folder: Path,
-    progress: Progress | None = None,
+    progress: RunWatcher | None = None,
 ) -> TrainResult:
     """Train what requires a gradient, keep the best checkpoint, resume where an earlier sitting ended.
 
@@ -64,7 +67,11 @@ def train(
         progress: Who watches.
 
     Raises:
-        DataError: There is nothing to learn from or to choose by.
+        DataError: There is nothing to learn from or to choose by, the folder cannot be written, or an unfinished run
+            was begun with other rows.
+        ModelError: A checkpoint is broken, or of another model or adapter.
+        CypherError: Training diverged before there was anything worth keeping.
+        KeyboardInterrupt: After Ctrl-C, once the step that was under way is done and kept; at once after a second one.
     """
     if not rows or not development:
         raise DataError(f"{len(rows)} training and {len(development)} development rows", needed="at least 1 of each")
@@ -79,49 +86,83 @@ def train(
     model.model.prepare_training(dtype)
     side_by_side = threads_side_by_side(model)
     optimiser = build_optimiser(model, config)
-    position = load_checkpoint(folder / "checkpoints", model, optimiser)
-    metrics = MetricsFile(folder / "metrics.jsonl", keep_until=position.step)
+    position = _same_rows(load_checkpoint(folder / "checkpoints", model, optimiser), rows, development, folder)
+    metrics = MetricsFile(folder / "metrics.jsonl", steps=position.step, evaluated=position.evaluated_step)
     progress.started(total_steps=total, first_step=position.step)
     started = time.perf_counter() - position.seconds
     saved = time.perf_counter()
-    try:
-        while position.step < total and not (config.patience and position.stale >= config.patience):
-            epoch, place = divmod(position.step, per_epoch)
-            order = batches_for_training(lengths, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
-            parts = split_batch(order[place], config.accumulation * side_by_side)
-            batches = [task.collate([examples[index] for index in part]) for part in parts]
-            model.train()
-            model.model.begin_step(seed=config.seed, step=position.step)
-            before = time.perf_counter()
-            loss = train_step(
-                model,
-                task,
-                batches,
-                optimiser,
-                rate=rate_factor(position.step, total=total, warmup=config.warmup),
-                clip_norm=config.clip_norm,
-                side_by_side=side_by_side,
-            )
-            speed = sum(lengths[index] for index in order[place]) / (time.perf_counter() - before)
-            position = replace(position, step=position.step + 1, seconds=time.perf_counter() - started)
-            metrics.write({"step": position.step, "epoch": epoch, "loss": loss, "tokens_per_second": round(speed)})
-            progress.stepped(step=position.step, loss=loss, tokens_per_second=speed)
-            if position.step % evaluate_every == 0 or position.step == total:
-                position = _evaluate(model, task, development, folder, position, metrics, progress)
+    is_whole = True  # whether model and optimiser are those of ``position``
+    with Interruption() as interruption:
+        try:
+            while True:
+                if interruption.is_wanted:
+                    raise KeyboardInterrupt
+                is_due = position.step == total or position.step % evaluate_every == 0
+                if is_due and position.evaluated_step < position.step:
+                    position = _evaluate(model, task, development, folder, position, metrics, progress, interruption)
+                    save_checkpoint(folder / "checkpoints", model, optimiser, position)
+                    saved = time.perf_counter()
+                if position.step >= total or (config.patience and position.stale >= config.patience):
+                    break
+                epoch, place = divmod(position.step, per_epoch)
+                order = batches_for_training(lengths, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
+                parts = split_batch(order[place], config.accumulation * side_by_side if may_be_cut(task) else 1)
+                collated = [task.collate([examples[index] for index in part]) for part in parts]
+                batches = [replace(batch, step=position.step) for batch in collated]
+                model.train()
+                model.model.begin_step(seed=config.seed, step=position.step)
+                before = time.perf_counter()
+                is_whole = False
+                loss = train_step(
+                    model,
+                    task,
+                    batches,
+                    optimiser,
+                    rate=rate_factor(position.step, total=total, warmup=config.warmup),
+                    clip_norm=config.clip_norm,
+                    side_by_side=side_by_side,
+                )
+                position = replace(position, step=position.step + 1, seconds=time.perf_counter() - started)
+                is_whole = True
+                speed = sum(lengths[index] for index in order[place]) / (time.perf_counter() - before)
+                metrics.write({"step": position.step, "epoch": epoch, "loss": loss, "tokens_per_second": round(speed)})
+                progress.stepped(step=position.step, loss=loss, tokens_per_second=speed)
+                if time.perf_counter() - saved > config.checkpoint_seconds:
+                    save_checkpoint(folder / "checkpoints", model, optimiser, position)
+                    saved = time.perf_counter()
+        except KeyboardInterrupt:
+            if is_whole:
                 save_checkpoint(folder / "checkpoints", model, optimiser, position)
-                saved = time.perf_counter()
-            elif time.perf_counter() - saved > config.checkpoint_seconds:
-                save_checkpoint(folder / "checkpoints", model, optimiser, position)
-                saved = time.perf_counter()
-    except KeyboardInterrupt:
-        save_checkpoint(folder / "checkpoints", model, optimiser, position)
-        raise
+            raise
+    if not (folder / "best.json").exists():
+        raise CypherError(
+            f"{task.metric} of the development rows was never a number: training diverged",
+            change="lower train.learning_rate",
+        )
     load_trained(model, folder / "best.safetensors")
     model.eval()
     best = json.loads((folder / "best.json").read_text(encoding="utf-8"))
     return TrainResult(
         scores=best["scores"], calibration=best["calibration"], steps=position.step, seconds=position.seconds
     )
+
+
+def _same_rows(position: Position, rows: Sequence[Any], development: Sequence[Any], folder: Path) -> Position:
+    """The position with the digest of its rows, which are those it was begun with.
+
+    Raises:
+        DataError: They are not: a file of the data has changed since.
+    """
+    digest = hashlib.sha256()
+    for row in (*rows, None, *development):
+        digest.update(json.dumps(row, default=asdict, sort_keys=True).encode() + b"\n")
+    if position.rows not in (None, digest.hexdigest()):
+        raise DataError(
+            f"the rows of {folder} are no longer those it was begun with",
+            needed="the files of data as they were then",
+            change="put them back, or choose another --set name=…",
+        )
+    return replace(position, rows=digest.hexdigest())
 
 
 def _evaluate(
@@ -131,15 +172,18 @@ def _evaluate(
     folder: Path,
     position: Position,
     metrics: MetricsFile,
-    progress: Progress,
+    progress: RunWatcher,
+    interruption: Interruption,
 ) -> Position:
     """Score the development rows and keep the weights if they are the best so far."""
     model.eval()
-    with torch.inference_mode():
-        predictions = task.predict(model, development)
-    scores = task.score(development, predictions)
+    with interruption.at_once():
+        with torch.inference_mode():
+            predictions = task.predict(model, development)
+        scores = task.score(development, predictions)
     score = scores[task.metric]
-    best = position.best_score is None or score > position.best_score
+    # A score that is no number, as of weights that have run away, is never the best, not even as the first.
+    best = not math.isnan(score) and (position.best_score is None or score > position.best_score)
     if best:
         write_safetensors(folder / "best.safetensors", trained_tensors(model))
         kept = {
@@ -151,4 +195,4 @@ def _evaluate(
     metrics.write({"step": position.step, "scores": scores})
     progress.evaluated(step=position.step, scores=scores, best=best)
     held = score if best else position.best_score
-    return replace(position, best_score=held, stale=0 if best else position.stale + 1)
+    return replace(position, evaluated_step=position.step, best_score=held, stale=0 if best else position.stale + 1)

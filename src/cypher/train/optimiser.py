@@ -39,6 +39,11 @@ def build_optimiser(model: HeadedModel, config: TrainConfig) -> torch.optim.Adam
 def rate_factor(step: int, *, total: int, warmup: float) -> float:
     """Share of the peak rate in ``step`` (counted from 0) of ``total``: up in ``warmup · total`` steps, then down.
 
+    Args:
+        step: Counted from 0.
+        total: Steps of the whole run.
+        warmup: Share of them in which the rate rises.
+
     Example:
         >>> [round(rate_factor(step, total=10, warmup=0.2), 3) for step in (0, 1, 2, 9)]
         [0.5, 1.0, 1.0, 0.125]

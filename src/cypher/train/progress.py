@@ -9,17 +9,34 @@ from typing import Any, Protocol
 from cypher.files import write_text
 
 
-class Progress(Protocol):
+class RunWatcher(Protocol):
     """Someone who watches a run (the command line's bar, a notebook)."""
 
     def started(self, *, total_steps: int, first_step: int) -> None:
-        """Called once, before the first step."""
+        """Called once, before the first step.
+
+        Args:
+            total_steps: Of the whole run.
+            first_step: Steps done in earlier sittings; 0 in a new run.
+        """
 
     def stepped(self, *, step: int, loss: float, tokens_per_second: float) -> None:
-        """Called after each step; ``step`` counts from 1."""
+        """Called after each step; ``step`` counts from 1.
+
+        Args:
+            step: Steps done.
+            loss: Of this step.
+            tokens_per_second: Without padding.
+        """
 
     def evaluated(self, *, step: int, scores: dict[str, float], best: bool) -> None:
-        """Called after each look at the development rows."""
+        """Called after each look at the development rows.
+
+        Args:
+            step: Steps done.
+            scores: By metric.
+            best: Whether these weights are the best so far.
+        """
 
 
 class Silence:
@@ -40,12 +57,13 @@ class MetricsFile:
 
     Args:
         path: Of the file.
-        keep_until: Lines of later steps are dropped: they will come again, and would stand twice.
+        steps: Lines of later ones are dropped: they will come again, and would stand twice.
+        evaluated: Likewise of evaluations after this step.
     """
 
-    def __init__(self, path: Path, *, keep_until: int) -> None:
+    def __init__(self, path: Path, *, steps: int, evaluated: int) -> None:
         self.path = path
-        kept = [row for row in read_metrics(path) if row["step"] <= keep_until]
+        kept = [row for row in read_metrics(path) if row["step"] <= (evaluated if "scores" in row else steps)]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, row: dict[str, Any]) -> None:

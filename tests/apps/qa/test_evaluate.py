@@ -8,7 +8,7 @@ import pytest
 from reader_parts import write_reader
 
 from cypher.apps.qa import QuestionAnswering
-from cypher.apps.qa.evaluate import Evaluation, evaluate, sample
+from cypher.apps.qa.evaluate import Evaluation, Mode, evaluate, sample
 from cypher.data.readers import SquadAnswer, SquadParagraph, SquadQuestion, read_squad
 from cypher.errors import DataError
 from cypher.tasks.extract_span import SpanRow, score_spans
@@ -103,6 +103,16 @@ def test_kinds_without_questions_are_null(model: Path, tmp_path: Path) -> None:
     found: Evaluation = evaluate(qa, impossible, mode="open")
     assert (found.f1, found.exact, found.f1_unanswerable) == (100.0, 100.0, 100.0)
     assert (found.f1_answerable, found.f1_forced, found.recall_at_1, found.mrr) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("mode", ["closed", "open"])
+def test_a_question_without_a_word_does_not_end_an_evaluation(model: Path, tmp_path: Path, mode: Mode) -> None:
+    qa = answering(model, tmp_path, -1e9)
+    for blank in ([], PARAGRAPHS):
+        rows = [paragraph("T", "Nothing is here.", (" \n", "Nothing")), *blank]
+        found = evaluate(qa, rows, mode=mode)
+        assert found.n_questions == 1 + 7 * bool(blank)
+        assert found.recall_at_10 in ((None,) if mode == "closed" else (0.0, pytest.approx(5 / 6)))
 
 
 def test_a_sample_is_always_the_same_and_grows() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from reader_parts import write_reader
 from cypher.apps.qa import Answer, AskResult, QuestionAnswering, Timings
 from cypher.apps.qa.answer_page import answer_page
 from cypher.apps.qa.answers import context_around
+from cypher.apps.qa.store import PassageStore
 from cypher.documents import read_document
-from cypher.errors import ConfigError, DataError, ModelError, StoreError
+from cypher.errors import ConfigError, DataError, ModelError, StoreError, WrongStoreError
 
 MILL = "The mill by the river was built in 1871. It burnt down in the winter of 1902."
 BREAD = "Rye bread is sold by the baker. On Fridays she is at the market."
@@ -158,6 +161,8 @@ def test_indexing_again_reads_only_what_changed(docs: Path, reader: Path, tiny_b
     [
         ("", {}, DataError, "the question is empty"),
         (" \n\t", {}, DataError, "the question is empty"),
+        ("Who \udcff?", {}, DataError, "character 5 of the question: needs text in UTF-8"),
+        ("\ud800", {}, DataError, "character 1 of the question: needs text in UTF-8"),
         ("Who?", {"where": "format =="}, ConfigError, "filter format == has the end"),
         ("Who?", {"top_k_retriever": 0}, ConfigError, "top_k = 0"),
         ("Who?", {"top_k_reader": -1}, ConfigError, "top_k = -1"),
@@ -197,6 +202,111 @@ def test_a_store_of_another_model_is_refused(
         with pytest.raises(StoreError, match=r"was indexed with .*--rebuild"):
             call()
     assert qa.ask("Who?").answers
+
+
+@pytest.mark.parametrize("problem", ["empty", "gone"])
+def test_a_rebuild_without_anything_to_read_leaves_the_store(
+    docs: Path, reader: Path, tiny_bert: Path, tmp_path: Path, problem: str
+) -> None:
+    qa = QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, precision="fp32")
+    (tmp_path / "empty").mkdir()
+    before = qa.index(docs).passages
+    with pytest.raises(DataError, match=r"has no file to read|does not exist"):
+        qa.index(tmp_path / problem, rebuild=True)
+    assert qa.store().stats().passages == before > 0
+
+
+def test_a_rebuild_says_that_it_waits(docs: Path, reader: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    qa = QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, precision="fp32")
+    qa.index(docs / "mill.txt")
+    entered, told = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with PassageStore.existing(tmp_path / "store").writing():
+            entered.set()
+            told.wait(30)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert entered.wait(30)
+    lines: list[str] = []
+
+    def on_wait(line: str) -> None:
+        lines.append(line)
+        told.set()
+
+    report = qa.index(docs / "mill.txt", rebuild=True, on_wait=on_wait)
+    other.join()
+    assert report.added == 1
+    assert [line.split(";")[0] for line in lines] == [f"another process is writing to {tmp_path / 'store'}"]
+
+
+def test_one_that_outlives_a_rebuild_follows_it_or_says_so(
+    docs: Path, reader: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    first, second = (
+        QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, precision="fp32", words=words)
+        for words in (None, 5)
+    )
+    settled = QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, precision="fp32", words=150)
+    first.index(docs / "mill.txt")
+    settled.index(docs / "mill.txt")
+    second.index(docs / "mill.txt", rebuild=True)
+    # It asked for no length of its own, so it takes that of the new store.
+    report = first.index(docs / "deep" / "bread.md")
+    assert (report.added, first.store().settings.words) == (1, 5)
+    assert first.ask("Who sells bread?").answers
+    for call in (lambda: settled.ask("Who?"), lambda: settled.index(docs)):
+        with pytest.raises(WrongStoreError, match="was indexed with"):
+            call()
+
+
+@pytest.mark.parametrize("lengths", [{"words": 0}, {"words": 20, "overlap_words": 30}, {"overlap_words": -1}])
+def test_lengths_that_cannot_be_cut_make_no_store(
+    docs: Path, reader: Path, tiny_bert: Path, tmp_path: Path, lengths: dict[str, int]
+) -> None:
+    with pytest.raises(ConfigError, match="words = "):
+        QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, **lengths).index(docs)
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_is_gone_is_named_and_taken_out_without_a_model(
+    reader: Path, tiny_bert: Path, tmp_path: Path, docs: Path
+) -> None:
+    qa = QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, precision="fp32")
+    shutil.copytree(docs, tmp_path / "copy")
+    qa.index([tmp_path / "copy", docs / "mill.txt"])
+    shutil.rmtree(tmp_path / "copy")
+    with pytest.raises(DataError, match=r"copy does not exist, and the store still holds .*; run `cypher qa remove "):
+        qa.index(tmp_path / "copy")
+    without = QuestionAnswering(tmp_path / "store", model="no-such-model")
+    with pytest.raises(DataError, match="nothing of nowhere is in the store"):
+        without.remove([tmp_path / "copy", "nowhere"])
+    assert without.remove(tmp_path / "copy") == 3
+    assert {answer.document for answer in qa.ask("What is it?").answers} == {None, str(docs / "mill.txt")}
+    with pytest.raises(DataError, match="copy does not exist: needs a file or a folder"):
+        qa.index(tmp_path / "copy")
+    with pytest.raises(WrongStoreError, match="there is no store"):
+        QuestionAnswering(tmp_path / "none").remove(docs)
+
+
+def test_models_are_fetched_with_progress(
+    reader: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, object]] = []
+
+    def resolve(name: str, *, progress: object = None, **options: object) -> Path:
+        told.append((name, progress))
+        return Path(name)
+
+    def progress(what: str, done: int, total: int) -> None: ...
+
+    monkeypatch.setattr("cypher.hub.resolve", resolve)
+    monkeypatch.setattr("cypher.models.load.resolve", resolve)
+    qa = QuestionAnswering(tmp_path / "store", model=str(tiny_bert), reader=reader, precision="fp32")
+    qa.load(progress=progress)
+    # The encoder, and what stands under the reader's adapter, which then is there.
+    assert told == [(str(tiny_bert), progress), (str(tiny_bert), progress), (str(tiny_bert), None)]
 
 
 def test_making_one_loads_nothing() -> None:

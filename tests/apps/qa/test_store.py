@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from cypher.apps.qa.index import index_paths
 from cypher.apps.qa.retrieve import Retriever
 from cypher.apps.qa.store import PassageStore
 from cypher.apps.qa.store_settings import embedder_identity
-from cypher.errors import StoreError
+from cypher.errors import ConfigError, StoreError, WrongStoreError
 from cypher.tasks.embed import Embedder
 
 
@@ -74,15 +74,109 @@ def test_rebuild_empties_and_takes_new_settings(store_folder: Path) -> None:
 
 def test_no_store(tmp_path: Path, embedder: Embedder) -> None:
     (tmp_path / "file").write_text("")
-    cases = {"missing": "there is no store", "file": "is a file", "postgresql://host/db": "path of a folder"}
-    for name, message in cases.items():
-        uri = name if ":" in name else tmp_path / name
-        with pytest.raises(StoreError, match=message):
-            reopen(uri, embedder)  # type: ignore[arg-type]
+    cases = {tmp_path / "missing": "there is no store", tmp_path / "file": "is a file"}
+    for uri, message in cases.items():
+        with pytest.raises(WrongStoreError, match=message):
+            reopen(uri, embedder)
+    with pytest.raises(WrongStoreError, match="there is no store"):
+        PassageStore.existing(tmp_path / "missing")
     assert not (tmp_path / "missing").exists()
 
 
-def test_remove_clear_and_stats(store_folder: Path, indexed: Path, embedder: Embedder) -> None:
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_url_is_no_folder(
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch, kind: Callable[[str], Path]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for uri in ("postgresql://host/db", "http://host/folder", "s3://bucket/x"):
+        with pytest.raises(WrongStoreError, match="path of a folder"):
+            reopen(kind(uri), embedder, create=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "overlap_words", "kept"),
+    [
+        (None, None, (150, 30)),
+        (20, None, (20, 4)),
+        (3, None, (3, 0)),
+        (None, 10, (150, 10)),
+        (0, None, (0, 0)),
+        (20, 30, "overlap_words = 30: needs 0 to 19"),
+        (None, 150, "overlap_words = 150"),
+        (-1, None, "words = -1: needs at least 1 word"),
+        (0, 5, "words = 0: needs at least 1 word"),
+    ],
+)
+def test_lengths_that_cannot_be_cut_make_no_store(
+    tmp_path: Path, embedder: Embedder, words: int | None, overlap_words: int | None, kept: tuple[int, int] | str
+) -> None:
+    lengths = {"words": words, "overlap_words": overlap_words}
+    for call in (
+        lambda: reopen(tmp_path / "store", embedder, create=True, **lengths),
+        lambda: PassageStore.rebuild(tmp_path / "again", model="tiny@0", width=WIDTH, **lengths),  # type: ignore[arg-type]
+    ):
+        if isinstance(kept, str):
+            with pytest.raises(ConfigError, match=kept):
+                call()
+        else:
+            settings = call().settings
+            assert (settings.words, settings.overlap_words) == kept
+    if isinstance(kept, str):
+        assert not (tmp_path / "store").exists()
+        assert not (tmp_path / "again").exists()
+
+
+def test_the_stores_own_overlap_goes_with_its_own_words(store_folder: Path, embedder: Embedder) -> None:
+    assert reopen(store_folder, embedder, words=20).settings.overlap_words == 5
+    with pytest.raises(WrongStoreError, match="was indexed with"):
+        reopen(store_folder, embedder, words=25)
+
+
+@pytest.mark.parametrize("changes", [{"words": 10, "overlap_words": 2}, {"model": "another@1"}])
+def test_a_writer_never_writes_into_a_store_that_another_one_rebuilt(
+    store_folder: Path, embedder: Embedder, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    store = reopen(store_folder, embedder)
+    given = {"model": embedder_identity(embedder), "width": WIDTH, "words": 20, "overlap_words": 5, **changes}
+    rebuilt = PassageStore.rebuild(store_folder, **given)  # type: ignore[arg-type]
+    assert not store.is_current()
+    write_files(tmp_path / "more", 2)
+    for write in (lambda: index_paths(store, tmp_path / "more", embedder), lambda: store.remove(tmp_path)):
+        with pytest.raises(
+            WrongStoreError, match=r"was rebuilt by another process with .*; run the same command again"
+        ):
+            write()
+    assert rebuilt.stats().passages == 0
+
+
+def test_a_writer_goes_on_in_a_store_rebuilt_with_the_same_settings(
+    store_folder: Path, embedder: Embedder, tmp_path: Path
+) -> None:
+    store = reopen(store_folder, embedder)
+    rebuilt = PassageStore.rebuild(
+        store_folder, model=embedder_identity(embedder), width=WIDTH, words=20, overlap_words=5
+    )
+    write_files(tmp_path / "more", 2)
+    assert store.is_current()
+    assert Retriever(store, embedder).retrieve("apple") == []
+    assert index_paths(store, tmp_path / "more", embedder).added == 2
+    assert rebuilt.stats().documents == store.stats().documents == 2
+
+
+def test_what_is_gone_from_the_disk_can_be_taken_out(tmp_path: Path, embedder: Embedder) -> None:
+    write_files(tmp_path / "real" / "a", 2)
+    write_files(tmp_path / "real" / "b", 3)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    store = open_store(tmp_path / "store", embedder)
+    index_paths(store, tmp_path / "link", embedder)
+    shutil.rmtree(tmp_path / "real" / "a")
+    existing = PassageStore.existing(tmp_path / "store")
+    assert existing.remove(tmp_path / "link" / "a") == 2
+    assert len(existing.documents_below(tmp_path / "real")) == store.stats().documents == 3
+
+
+def test_remove_and_stats(store_folder: Path, indexed: Path, embedder: Embedder) -> None:
     store = reopen(store_folder, embedder)
     files = indexed.parent / "files"
     assert store.stats().documents == 10
@@ -94,7 +188,6 @@ def test_remove_clear_and_stats(store_folder: Path, indexed: Path, embedder: Emb
     other = reopen(store_folder, embedder)  # sees commits of another handle
     assert store.remove(files) == 9
     assert other.stats().documents == other.stats().passages == 0
-    other.clear()
     assert Retriever(other, embedder).retrieve("apple") == []
 
 
@@ -193,17 +286,6 @@ def test_disk_use_stays_bounded(tmp_path: Path, embedder: Embedder, monkeypatch:
     assert sizes[-1] < 1.5 * sizes[1]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(options, check=False, capture_output=True).returncode != 0:
-        pytest.skip("a small disk can only be mounted by root with permission to mount")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_full_disk_keeps_what_was_there(small_disk: Path, tmp_path: Path, embedder: Embedder) -> None:
     write_files(tmp_path / "first", 4)
     write_files(tmp_path / "second", 30, sentences_each=300)
@@ -263,7 +345,7 @@ os.setuid(65534)
 store = PassageStore.open({str(store_folder)!r}, model={model!r}, width={WIDTH})
 print(store.full_text("copper", limit=3).num_rows, store.stats().passages)
 try:
-    store.clear()
+    store.remove_sources(["/a.txt"])
 except StoreError as error:
     print(error)
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,22 @@ def test_another_sweep_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="holds another sweep; name another --out"):
         tune(qa, PARAGRAPHS, folder=swept[0], **{**SWEEP, **change})
+
+
+@pytest.mark.parametrize("changed", ["reader", "model"])
+def test_models_trained_again_are_another_sweep(make_tiny_bert: Any, tmp_path: Path, changed: str) -> None:
+    model = make_tiny_bert(seed=5)
+    reader = write_reader(tmp_path / "reader", model)
+    qa = QuestionAnswering("unused", model=str(model), reader=reader)
+    few = {**SWEEP, "top_k_retriever": (1,), "words": (40,), "limit": 1}
+    tune(qa, PARAGRAPHS, folder=tmp_path / "sweep", **few)
+    tune(QuestionAnswering("unused", model=str(model), reader=reader), PARAGRAPHS, folder=tmp_path / "sweep", **few)
+    if changed == "model":
+        shutil.copyfile(make_tiny_bert(seed=6) / "model.safetensors", model / "model.safetensors")
+    else:
+        write_reader(reader, make_tiny_bert(seed=5), max_length=63)
+    with pytest.raises(ConfigError, match="holds another sweep"):
+        tune(QuestionAnswering("unused", model=str(model), reader=reader), PARAGRAPHS, folder=tmp_path / "sweep", **few)
 
 
 def test_damaged_measurements_and_empty_sweeps(tmp_path: Path, qa: QuestionAnswering) -> None:

@@ -21,7 +21,7 @@ def answer_page(result: AskResult) -> str:
         result: From ``QuestionAnswering.ask``.
 
     Returns:
-        A whole page; ``cypher.report.write_text`` saves it.
+        A whole page; ``cypher.files.write_text`` saves it.
     """
     documents: dict[str, Document | None] = {}
     parts = []

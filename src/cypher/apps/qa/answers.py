@@ -64,7 +64,8 @@ class AskResult:
 
     Args:
         query: The question as it was given.
-        answers: By falling score; the first one is the decision, which may be "no answer".
+        answers: The first one is the decision; all are by falling score, but that "no answer" stands first exactly
+            when it is the decision, whatever its score.
         no_answer_score: Chance that none of the answers is right.
         timings: Seconds by stage.
         notes: What the person should know, one line each; not part of the JSON.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from cypher.apps.qa.index import index_documents, whole_document
+from cypher.apps.qa.index import Progress, index_documents, whole_document
 from cypher.apps.qa.metrics import first_rank, mean_reciprocal_rank, recall_at
 from cypher.apps.qa.question_answering import QuestionAnswering
 from cypher.apps.qa.reader import ReadablePassage, Reader, ReadResult
@@ -26,9 +26,6 @@ from cypher.tasks.extract_span import SpanRow
 from cypher.tasks.span_rows import span_rows
 
 Mode: TypeAlias = Literal["closed", "open"]
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and its total."""
 
 # Questions measured together: enough to fill batches of one length, few enough for a lively progress bar.
 QUESTIONS_AT_ONCE = 64
@@ -114,18 +111,22 @@ def evaluate(
         2405
     """
     rows = sample(span_rows(paragraphs), limit)
-    reader = qa.reader()
+    reader = qa.reader(progress=progress)
     if mode == "closed":
         given = {row.passage: whole_document(Document(text=row.passage)) for row in rows}
         return _asked(rows, mode, reader, lambda part: [given[row.passage] for row in part], None, progress)
     with tempfile.TemporaryDirectory(prefix="cypher-qa-") as folder:
-        retriever = Retriever(open_store(qa, Path(folder)), qa.embedder())
+        embedder = qa.embedder(progress=progress)
+        retriever = Retriever(open_store(qa, Path(folder)), embedder)
         own = index_paragraphs(retriever, paragraphs, progress)
         ranks: list[int | None] = []
 
         def found(part: Sequence[SpanRow]) -> list[list[RetrievedPassage]]:
             depth = max(RANKS, top_k_retriever)
-            lists = retriever.retrieve_many([row.question for row in part], top_k=depth)
+            # A question without a word finds nothing, and is answered with "no answer".
+            asked = [row.question for row in part if row.question.strip()]
+            retrieved = iter(retriever.retrieve_many(asked, top_k=depth))
+            lists = [next(retrieved) if row.question.strip() else [] for row in part]
             for row, passages in zip(part, lists, strict=True):
                 if row.answers:
                     ids = [passage.document_id for passage in passages[:RANKS]]
@@ -148,15 +149,14 @@ def sample(rows: Sequence[SpanRow], limit: int | None) -> list[SpanRow]:
 
 
 def open_store(qa: QuestionAnswering, folder: Path, *, words: int | None = None) -> PassageStore:
-    """A store for the paragraphs of a file, with passages of ``words`` words, a fifth of them shared."""
+    """A store for the paragraphs of a file, with passages of ``words`` words; ``None`` takes what ``qa`` says."""
     embedder = qa.embedder()
-    overlap_words = qa.overlap_words if words is None else words // 5
     return PassageStore.open(
         folder,
         model=embedder_identity(embedder, name=qa.model_name),
         width=embedder.width,
-        words=words or qa.words,
-        overlap_words=overlap_words,
+        words=qa.words if words is None else words,
+        overlap_words=qa.overlap_words if words is None else None,
         create=True,
     )
 

@@ -26,13 +26,14 @@ from cypher.errors import DataError
 from cypher.tasks.embed import Embedder
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, the bytes done (characters, for documents without a file) and their total."""
+"""Called with what is being done, how much of it is done, and its total: bytes where files are read or fetched,
+characters of documents without a file, questions."""
 
 OnProblem: TypeAlias = Callable[[DataError], None]
 """Called with the error of each file that cannot be indexed, as it is met."""
 
 COMMIT_PASSAGES = 256
-"""Passages of one commit: some seconds of embedding, which is what an interruption can lose."""
+"""Passages of one commit, or more where one document has more: what an interruption can lose."""
 
 # Every commit is a file more for queries to open, and a version that lists all of them.
 COMMITS_BETWEEN_OPTIMISATIONS = 64

@@ -13,10 +13,14 @@ from cypher.apps.qa.answers import Answer, AskResult, Timings, context_around
 from cypher.apps.qa.file_sources import AnyPath
 from cypher.config import InferencePrecision
 from cypher.documents import Filter, find_files, parse_filter
-from cypher.errors import DataError
+from cypher.documents.passages import check_passage_words, default_overlap
+from cypher.documents.source import shown
+from cypher.errors import DataError, StoreError
 from cypher.tasks.find_reader import find_reader
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cypher.apps.qa.index import IndexReport, OnProblem, Progress
     from cypher.apps.qa.reader import ReadAnswer, Reader, ReadResult
     from cypher.apps.qa.retrieve import RetrievedPassage
@@ -36,7 +40,11 @@ class QuestionAnswering:
         reader: Span reader that answers from them: a name under ``cypher/pretrained`` or a run's ``reader`` folder.
         precision: Of both; ``auto`` takes the faster of fp32 and bf16 on this machine.
         words: Most words of a passage; ``None`` takes the store's own, 150 for a new one.
-        overlap_words: Most words that neighbours share; ``None`` takes the store's own, 30 for a new one.
+        overlap_words: Most words that neighbours share; ``None`` takes the store's own, a fifth of ``words`` for a
+            new one.
+
+    Raises:
+        ConfigError: No document can be cut by these lengths.
 
     Example:
         >>> from cypher.apps.qa import QuestionAnswering
@@ -57,6 +65,8 @@ class QuestionAnswering:
         words: int | None = None,
         overlap_words: int | None = None,
     ) -> None:
+        if words is not None:
+            check_passage_words(words, default_overlap(words) if overlap_words is None else overlap_words)
         self.store_uri = store
         self.model_name = model
         self.reader_name = reader
@@ -67,55 +77,85 @@ class QuestionAnswering:
         self._reader: Reader | None = None
         self._store: PassageStore | None = None
 
-    def load(self) -> None:
+    def load(self, *, progress: Progress | None = None) -> None:
         """Load both models and the store's library now; the first question would otherwise wait for it.
+
+        Args:
+            progress: Told how far it is with a model that has to be fetched first.
 
         Raises:
             ModelError: The encoder or the reader cannot be found or does not fit.
         """
-        self.embedder()
-        self.reader()
+        self.embedder(progress=progress)
+        self.reader(progress=progress)
         # Without it the store says what to install.
         with contextlib.suppress(ImportError):
             importlib.import_module("lancedb")
 
-    def embedder(self) -> Embedder:
-        """The sentence encoder, laid out for inference."""
+    def embedder(self, *, progress: Progress | None = None) -> Embedder:
+        """The sentence encoder, laid out for inference.
+
+        Args:
+            progress: Told how far it is when the model has to be fetched first.
+        """
         if self._embedder is None:
             from cypher.models.load import load_model
             from cypher.tasks.embed import Embedder
 
-            self._embedder = Embedder(load_model(self.model_name), precision=self.precision)
+            self._embedder = Embedder(load_model(self.model_name, progress=progress), precision=self.precision)
         return self._embedder
 
-    def reader(self) -> Reader:
-        """The span reader, laid out for inference; its model is a copy of its own, with the adapter merged in."""
+    def reader(self, *, progress: Progress | None = None) -> Reader:
+        """The span reader, laid out for inference; its model is a copy of its own, with the adapter merged in.
+
+        Args:
+            progress: Told how far it is when the model under it has to be fetched first.
+        """
         if self._reader is None:
             from cypher.apps.qa.reader import Reader
             from cypher.tasks.reader_folder import load_reader
 
-            self._reader = Reader(load_reader(find_reader(self.reader_name)), precision=self.precision)
+            folder = find_reader(self.reader_name)
+            if progress is not None:  # loading would fetch, too, but say nothing
+                model_under(folder, progress=progress)
+            self._reader = Reader(load_reader(folder), precision=self.precision)
         return self._reader
 
-    def store(self, *, create: bool = False, rebuild: bool = False) -> PassageStore:
-        """The opened store.
+    def store(
+        self,
+        *,
+        create: bool = False,
+        rebuild: bool = False,
+        progress: Progress | None = None,
+        on_wait: OnWait | None = None,
+    ) -> PassageStore:
+        """The opened store; opened anew when another process has put another one in its place.
 
         Args:
             create: Whether to make an empty one where there is none.
             rebuild: Whether to put an empty one in place of what is there, damaged stores too.
+            progress: Told how far it is when the model has to be fetched first.
+            on_wait: Told once if ``rebuild`` has to wait for another process that is writing.
 
         Raises:
-            StoreError: There is none, it is damaged, or it was made with another model or other passages.
+            ConfigError: No document can be cut by these lengths of passages.
+            WrongStoreError: There is none, or it was made with another model or other passages.
+            StoreError: It is damaged.
         """
-        if self._store is None or rebuild:
+        if self._store is None or rebuild or not self._store.is_current():
             from cypher.apps.qa.store import PassageStore
             from cypher.apps.qa.store_settings import embedder_identity
 
-            identity = embedder_identity(self.embedder(), name=self.model_name)
-            width = self.embedder().width
+            embedder = self.embedder(progress=progress)
+            identity, width = embedder_identity(embedder, name=self.model_name), embedder.width
             if rebuild:
                 self._store = PassageStore.rebuild(
-                    self.store_uri, model=identity, width=width, words=self.words, overlap_words=self.overlap_words
+                    self.store_uri,
+                    model=identity,
+                    width=width,
+                    words=self.words,
+                    overlap_words=self.overlap_words,
+                    on_wait=on_wait,
                 )
             else:
                 self._store = PassageStore.open(
@@ -141,8 +181,8 @@ class QuestionAnswering:
 
         Args:
             paths: Files and folders; what the store holds of others stays.
-            rebuild: Start from an empty store.
-            progress: Told how far it is.
+            rebuild: Start from an empty store; what is there goes only once there are files to read.
+            progress: Told how far it is, with a model that has to be fetched too.
             on_problem: Told of each file that cannot be read, as it is met.
             on_wait: Told once if another process is writing to the store.
 
@@ -153,23 +193,55 @@ class QuestionAnswering:
         from cypher.apps.qa.index import index_paths
 
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        _require(given)
-        store = self.store(create=True, rebuild=rebuild)
+        self._require(given)
+        if rebuild:
+            find_files(given, on_error=lambda error: None)
+        store = self.store(create=True, rebuild=rebuild, progress=progress, on_wait=on_wait)
         return index_paths(store, given, self.embedder(), progress=progress, on_problem=on_problem, on_wait=on_wait)
+
+    def remove(self, paths: AnyPath | Iterable[AnyPath], *, on_wait: OnWait | None = None) -> int:
+        """Take files, and all files below folders, out of the store; the files themselves stay as they are.
+
+        No model is loaded.
+
+        Args:
+            paths: They need not exist any more.
+            on_wait: Told once if another process is writing to the store.
+
+        Returns:
+            How many documents left.
+
+        Raises:
+            DataError: The store holds nothing of a path; then nothing is removed.
+            StoreError: There is no store, or it cannot be used.
+        """
+        from cypher.apps.qa.store import PassageStore
+
+        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        store = PassageStore.existing(self.store_uri)
+        with store.writing(on_wait=on_wait):
+            for path in given:
+                if not store.documents_below(path):
+                    raise DataError(f"nothing of {shown(path)} is in the store {store.folder}")
+            return sum(store.remove(path) for path in given)
 
     def check(self, question: str, *, where: str | Filter | None = None, paths: Sequence[AnyPath] = ()) -> None:
         """Raise at once what :meth:`index` and :meth:`ask` would raise after models are loaded and files are read.
 
         Raises:
-            DataError: The question is empty, or a path does not exist.
+            DataError: The question is empty or not UTF-8, or a path does not exist.
             ConfigError: The filter does not parse.
             ModelError: There is no such reader.
         """
         if not question.strip():
             raise DataError("the question is empty", needed="at least one word")
+        try:
+            question.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(f"character {error.start + 1} of the question", needed="text in UTF-8") from error
         _parsed(where)
         if paths:
-            _require(paths)
+            self._require(paths)
         find_reader(self.reader_name)
 
     def ask(
@@ -194,7 +266,7 @@ class QuestionAnswering:
             paths: Only documents at or below these files and folders; none = all of the store.
 
         Raises:
-            DataError: The question is empty.
+            DataError: The question is empty or not UTF-8.
             ConfigError: The filter does not parse, or a number is out of range.
             StoreError: There is no store, or it cannot be used.
         """
@@ -221,12 +293,41 @@ class QuestionAnswering:
             notes=_notes(question, reader, passages),
         )
 
+    def _require(self, paths: Sequence[AnyPath]) -> None:
+        """Refuse paths that do not exist; folders, which may have become empty, are left to the index."""
+        gone = [path for path in paths if not os.path.lexists(path)]
+        for path in gone:
+            if self._holds(path):
+                raise DataError(
+                    f"{shown(path)} does not exist, and the store still holds what was read of it",
+                    change=f"run `cypher qa remove {shown(path)} --store {shown(self.store_uri)}` to take it out",
+                )
+        files = [path for path in paths if not os.path.isdir(path)]
+        if files or not paths:
+            find_files(files)
 
-def _require(paths: Sequence[AnyPath]) -> None:
-    """Refuse paths that do not exist; folders, which may have become empty, are left to the index."""
-    files = [path for path in paths if not os.path.isdir(path)]
-    if files or not paths:
-        find_files(files)
+    def _holds(self, path: AnyPath) -> bool:
+        """Whether the store, if there is one that can be read, has something of a path."""
+        from cypher.apps.qa.store import PassageStore
+
+        try:
+            return bool(PassageStore.existing(self.store_uri).documents_below(path))
+        except (StoreError, ValueError):  # ValueError: a NUL character inside the path
+            return False
+
+
+def model_under(reader: Path, *, progress: Progress | None = None) -> Path:
+    """The folder of the model that a reader's adapter stands on, fetched first where it is not on this machine.
+
+    Args:
+        reader: The reader's folder; one that was trained without an adapter has a model of its own.
+        progress: Told how far the download is.
+    """
+    from cypher.adapters.folder import model_of
+    from cypher.hub import resolve
+
+    has_adapter = (reader / "adapter_config.json").exists()
+    return resolve(model_of(reader), progress=progress) if has_adapter else reader / "model"
 
 
 def answers_of(result: ReadResult, passages: Sequence[RetrievedPassage]) -> tuple[Answer, ...]:

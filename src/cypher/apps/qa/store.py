@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -38,13 +39,14 @@ from cypher.apps.qa.store_failures import ENGINE_ERRORS, store_failures
 from cypher.apps.qa.store_settings import SETTINGS_FILE, StoreSettings, read_settings, remedy, write_settings
 from cypher.apps.qa.writer_lock import WAIT_SECONDS, OnWait, holding, writer_lock
 from cypher.documents import MetaValue
-from cypher.errors import StoreError
+from cypher.documents.passages import check_passage_words, default_overlap
+from cypher.documents.source import shown
+from cypher.errors import StoreError, WrongStoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 DEFAULT_WORDS = 150
-DEFAULT_OVERLAP_WORDS = 30
 
 # A reader in the middle of a query needs the files of the version it began with.
 _KEPT_FOR_READERS = timedelta(minutes=10)
@@ -115,26 +117,44 @@ class PassageStore:
             width: Numbers in a vector.
             words: Most words of a passage; ``None`` takes the store's own, 150 for a new one; 0 for passages
                 that are made elsewhere.
-            overlap_words: Most words that neighbours share; ``None`` takes the store's own, 30 for a new one.
+            overlap_words: Most words that neighbours share; ``None`` takes the store's own, a fifth of ``words``
+                for a new one.
             create: Whether to make an empty store where there is none.
 
         Raises:
-            StoreError: There is none, it was made with another model or other passages, or it is damaged.
+            ConfigError: No document can be cut by these lengths.
+            WrongStoreError: There is none, or it was made with another model or other passages.
+            StoreError: It is damaged.
         """
         folder = _folder(uri)
         found = read_settings(folder)
         if found is None and not create:
-            raise StoreError(f"there is no store at {folder}", change=f"run `cypher qa index PATH --store {folder}`")
+            raise _no_store(folder)
         if found is None:
+            made = _settings(model, width, words, overlap_words, None)
             with _preparing(folder):
                 # Another process may have made it while this one waited.
                 found = read_settings(folder)
                 if found is None:
                     _refuse_passages_without_settings(folder)
-                    return _make(folder, _settings(model, width, words, overlap_words, None))
+                    return _make(folder, made)
         wanted = _settings(model, width, words, overlap_words, found)
         if not found.fits(wanted):
-            raise StoreError(f"{folder} was indexed with {found}", needed=str(wanted), change=remedy(folder))
+            raise WrongStoreError(f"{folder} was indexed with {found}", needed=str(wanted), change=remedy(folder))
+        return cls(folder, found)
+
+    @classmethod
+    def existing(cls, uri: str | os.PathLike[str]) -> PassageStore:
+        """The store in a folder, whatever made it: to look at what it holds, or take documents out.
+
+        Raises:
+            WrongStoreError: There is none.
+            StoreError: It is damaged.
+        """
+        folder = _folder(uri)
+        found = read_settings(folder)
+        if found is None:
+            raise _no_store(folder)
         return cls(folder, found)
 
     @classmethod
@@ -150,12 +170,12 @@ class PassageStore:
     ) -> PassageStore:
         """An empty store in place of the one in the folder, damaged or not; other files there stay. See `open`."""
         folder = _folder(uri)
+        made = _settings(model, width, words, overlap_words, None)
         with _preparing(folder, on_wait):
-            return _make(folder, _settings(model, width, words, overlap_words, None))
+            return _make(folder, made)
 
-    def writing(
-        self, *, on_wait: OnWait | None = None, wait_seconds: float = WAIT_SECONDS
-    ) -> AbstractContextManager[None]:
+    @contextmanager
+    def writing(self, *, on_wait: OnWait | None = None, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
         """Be the only writer inside the block; may be nested.
 
         Args:
@@ -163,9 +183,18 @@ class PassageStore:
             wait_seconds: How long to wait for it.
 
         Raises:
+            WrongStoreError: Since this one was opened, another process has made the store anew with other settings.
             StoreError: It is still writing then, or the folder cannot be written.
         """
-        return holding(self._lock, self.folder, on_wait=on_wait, wait_seconds=wait_seconds)
+        with holding(self._lock, self.folder, on_wait=on_wait, wait_seconds=wait_seconds):
+            if self._lock.lock_counter == 1:
+                self._follow_rebuild()
+            yield
+
+    def is_current(self) -> bool:
+        """Whether the folder still holds a store of these settings."""
+        found = read_settings(self.folder)
+        return found is not None and found.fits(self.settings)
 
     def check(self) -> None:
         """Read a small column of every data file.
@@ -221,10 +250,17 @@ class PassageStore:
             merge = self._table.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all()
             merge.when_not_matched_by_source_delete(one_of("source", replaced)).execute(rows)
 
+    def documents_below(self, path: str | os.PathLike[str]) -> list[str]:
+        """Sources of a file, or of all files below a folder, which need not be there any more."""
+        known = self.contents()
+        # The name as it was given, too: a link that is gone leads nowhere.
+        places = {real_path(path), shown(os.path.abspath(path))}
+        return sorted({source for place in places for source in sources_below(known, place)})
+
     def remove(self, path: str | os.PathLike[str]) -> int:
         """Take a file, or all files below a folder, out of the store; returns how many documents left."""
         with self.writing():
-            gone = sources_below(self.contents(), real_path(path))
+            gone = self.documents_below(path)
             self.remove_sources(gone)
             if gone:
                 self.optimise()
@@ -235,13 +271,6 @@ class PassageStore:
         if sources:
             with self.writing(), store_failures(self.folder):
                 self._table.delete(one_of("source", sources))
-
-    def clear(self) -> None:
-        """Take everything out; the settings stay."""
-        with self.writing():
-            with store_failures(self.folder):
-                self._table.delete("true")
-            self.optimise()
 
     def optimise(self) -> None:
         """Merge small files, bring the full-text index up to date, drop versions older than ten minutes.
@@ -297,6 +326,19 @@ class PassageStore:
         with self.writing(), store_failures(self.folder):
             index_text(self._table)
 
+    def _follow_rebuild(self) -> None:
+        """Under the lock: what was true at opening may not be any more, for a writer may have waited long."""
+        found = read_settings(self.folder)
+        if found is None or not found.fits(self.settings):
+            raise WrongStoreError(
+                f"{self.folder} was rebuilt by another process"
+                + (f" with {found}" if found else " that did not finish"),
+                needed=str(self.settings),
+                change="run the same command again, or name another --store",
+            )
+        with store_failures(self.folder):
+            self._table = open_table(self.folder)
+
 
 def _rows(search: Any, score: str, limit: int, where: str | None) -> pa.Table:
     if where is not None:
@@ -307,22 +349,27 @@ def _rows(search: Any, score: str, limit: int, where: str | None) -> pa.Table:
 def _settings(
     model: str, width: int, words: int | None, overlap_words: int | None, found: StoreSettings | None
 ) -> StoreSettings:
-    default_words = found.words if found else DEFAULT_WORDS
-    default_overlap = found.overlap_words if found else DEFAULT_OVERLAP_WORDS
-    return StoreSettings(
-        model=model,
-        width=width,
-        words=default_words if words is None else words,
-        overlap_words=default_overlap if overlap_words is None else overlap_words,
-    )
+    """What is asked for, checked; what is not said is the store's own."""
+    if words is None:
+        words = found.words if found else DEFAULT_WORDS
+    if overlap_words is None:
+        overlap_words = found.overlap_words if found and found.words == words else default_overlap(words)
+    if words or overlap_words:
+        check_passage_words(words, overlap_words)
+    return StoreSettings(model=model, width=width, words=words, overlap_words=overlap_words)
+
+
+def _no_store(folder: Path) -> WrongStoreError:
+    return WrongStoreError(f"there is no store at {folder}", change=f"run `cypher qa index PATH --store {folder}`")
 
 
 def _folder(uri: str | os.PathLike[str]) -> Path:
-    if "://" in os.fspath(uri):
-        raise StoreError(f"store {os.fspath(uri)}", needed="the path of a folder")
+    # A Path has lost one slash of a URL.
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", os.fspath(uri)):
+        raise WrongStoreError(f"store {os.fspath(uri)}", needed="the path of a folder")
     folder = Path(uri).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
-        raise StoreError(f"store {folder} is a file", needed="a folder")
+        raise WrongStoreError(f"store {folder} is a file", needed="a folder")
     return folder
 
 

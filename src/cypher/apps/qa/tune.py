@@ -18,17 +18,21 @@ from typing import Any
 
 import torch
 
-from cypher.apps.qa.evaluate import Progress, earned, index_paragraphs, open_store, percent, sample
-from cypher.apps.qa.question_answering import QuestionAnswering
+from cypher.apps.qa.evaluate import earned, index_paragraphs, open_store, percent, sample
+from cypher.apps.qa.index import Progress
+from cypher.apps.qa.question_answering import QuestionAnswering, model_under
 from cypher.apps.qa.reader import Reader
 from cypher.apps.qa.retrieve import Retriever
+from cypher.apps.qa.store_settings import embedder_identity
 from cypher.config import InferencePrecision
 from cypher.data.readers import SquadParagraph
 from cypher.errors import ConfigError, DataError
 from cypher.files import write_text
+from cypher.hub.integrity import sha256_of
 from cypher.layers.kernels import pack_linear
 from cypher.report import TradePoint, pareto_front, tradeoff
 from cypher.tasks.extract_span import SpanRow
+from cypher.tasks.find_reader import find_reader
 from cypher.tasks.span_rows import span_rows
 
 TOP_K_RETRIEVER = (1, 2, 3, 5, 10, 20)
@@ -145,7 +149,7 @@ def tune(
     if not settings:
         raise ConfigError("no setting to measure", needed="at least one value of each")
     rows = sample(span_rows(paragraphs), limit)
-    _claim(folder, qa, settings, rows)
+    _claim(folder, qa, settings, rows, progress)
     rounds = _read_rounds(folder / "measurements.jsonl")
     if len(rounds) < len(rows):
         _measure(qa, paragraphs, rows, settings, rounds, folder, progress)
@@ -194,7 +198,7 @@ def _measure(
     def ask(row: SpanRow, setting: Setting) -> dict[str, float]:
         started = time.perf_counter()
         retriever = retrievers[setting.precision, setting.words]
-        passages = retriever.retrieve(row.question, top_k=setting.top_k_retriever)
+        passages = retriever.retrieve(row.question, top_k=setting.top_k_retriever) if row.question.strip() else []
         result = readers[setting.precision].read(row.question, passages)
         seconds = time.perf_counter() - started
         score = earned(row, result)
@@ -246,12 +250,18 @@ def _report(settings: Sequence[Setting], rounds: Sequence[dict[str, Any]], folde
     )
 
 
-def _claim(folder: Path, qa: QuestionAnswering, settings: Sequence[Setting], rows: Sequence[SpanRow]) -> None:
-    """Write what is swept, or check that the folder holds the same sweep."""
+def _claim(
+    folder: Path,
+    qa: QuestionAnswering,
+    settings: Sequence[Setting],
+    rows: Sequence[SpanRow],
+    progress: Progress | None,
+) -> None:
+    """Write what is swept, or check that the folder holds the same sweep; models are known by their weights."""
     questions = hashlib.sha256(json.dumps([asdict(row) for row in rows]).encode()).hexdigest()
     sweep = {
-        "model": qa.model_name,
-        "reader": str(qa.reader_name),
+        "model": embedder_identity(qa.embedder(progress=progress), name=qa.model_name),
+        "reader": _reader_identity(qa, progress),
         "questions": questions,
         "settings": [setting.name for setting in settings],
     }
@@ -260,6 +270,15 @@ def _claim(folder: Path, qa: QuestionAnswering, settings: Sequence[Setting], row
         write_text(path, text)
     elif path.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{folder} holds another sweep", change="name another --out, or remove that folder")
+
+
+def _reader_identity(qa: QuestionAnswering, progress: Progress | None) -> str:
+    """``NAME@FINGERPRINT`` of all that a reader's answers depend on: its files and the weights under its adapter."""
+    folder = find_reader(qa.reader_name)
+    model = model_under(folder, progress=progress)
+    weights = [*folder.glob("*.json"), *folder.glob("*.safetensors"), *model.glob("*.safetensors")]
+    digest = hashlib.sha256("".join(sha256_of(path) for path in sorted(weights)).encode())
+    return f"{qa.reader_name}@{digest.hexdigest()[:12]}"
 
 
 def _read_rounds(path: Path) -> dict[str, Any]:
