@@ -106,6 +106,19 @@ def test_info_of_every_format(make: Make, tmp_path: Path, capsys: pytest.Capture
     assert "there is no folder ./nowhere" in refused(capsys, 1, "info", "./nowhere")
 
 
+def test_the_adapter_of_a_run_of_another_task_goes_without_its_head(
+    make: Make, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = make("run/task", preset="lora")
+    (ours / "head_config.json").write_text(json.dumps({"kind": "classify", "config": {}, "calibration": {}}))
+    write_safetensors(ours / "model_head.safetensors", {"label_scores.weight": torch.ones(3, 64)})
+    done = printed(capsys, "convert", tmp_path / "run", tmp_path / "theirs")
+    assert done["notes"] == ["the classify head is left out: only a reader's is converted"]
+    assert not list((tmp_path / "theirs").glob("*head*"))
+    torch.testing.assert_close(with_adapter(tmp_path / "theirs", tiny_bert), with_adapter(ours, tiny_bert))
+    assert printed(capsys, "merge", tmp_path / "run", tmp_path / "merged")["transformers_class"] == "AutoModel"
+
+
 @pytest.mark.parametrize("preset", ["lora", "double_seq_bn", "prefix_tuning_flat", "loreft", "unipelt"])
 def test_convert_there_and_back(
     make: Make, tmp_path: Path, tiny_bert: Path, preset: str, capsys: pytest.CaptureFixture[str]
