@@ -26,6 +26,7 @@ FILES = {
     "pytorch_model.bin": b"pickle",
     "README.md": b"read me",
 }
+ADAPTER = {"adapter_config.json": b"{}", "adapter.safetensors": b"weights", "pytorch_adapter.bin": b"pickle"}
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -42,6 +43,8 @@ class Hub(BaseHTTPRequestHandler):
         type(self).asked.append(path)
         name = path.rpartition(f"/resolve/{COMMIT}/")[2]
         files = {name: content for name, content in FILES.items() if "/quantised" not in path or name == "model.gguf"}
+        if "owner/adapter" in path:
+            files = ADAPTER
         if path.startswith("/api/models/owner/gone"):
             self.send_response(404)
             self.send_header("X-Error-Code", "RepoNotFound")
@@ -110,6 +113,15 @@ try:
     formats = sys.argv[2:] or ("safetensors", "gguf")
     folder = resolve(sys.argv[1], formats=formats, progress=lambda *step: print("progress", *step))
     print(*sorted(path.name for path in folder.iterdir()))
+except CypherError as error:
+    print("error", error)
+"""
+ADAPTER_OF = """
+import sys
+from cypher.errors import CypherError
+from cypher.hub.hugging_face import resolve_adapter
+try:
+    print(*sorted(path.name for path in resolve_adapter(sys.argv[1]).iterdir()))
 except CypherError as error:
     print("error", error)
 """
@@ -211,6 +223,22 @@ def test_what_a_whole_adapter_is(files: tuple[str, ...], whole: bool, tmp_path: 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert is_whole_adapter(tmp_path) == whole
+
+
+def test_an_adapter_is_fetched_once_and_completed_when_a_part_of_it_is_lost(
+    hub: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    endpoint, asked = hub
+    whole = "adapter.safetensors adapter_config.json\n"
+    assert python(ADAPTER_OF, "owner/adapter", endpoint=endpoint, home=tmp_path).stdout == whole
+    so_far = len(asked)
+    assert python(ADAPTER_OF, "owner/adapter", endpoint=endpoint, home=tmp_path).stdout == whole
+    assert len(asked) == so_far
+    (weights,) = tmp_path.glob("hf/hub/models--owner--adapter/snapshots/*/adapter.safetensors")
+    weights.unlink()
+    offline = python(ADAPTER_OF, "owner/adapter", endpoint=endpoint, home=tmp_path, HF_HUB_OFFLINE="1")
+    assert "in the cache and the network is off" in offline.stdout
+    assert python(ADAPTER_OF, "owner/adapter", endpoint=endpoint, home=tmp_path).stdout == whole
 
 
 def test_a_repository_of_gguf_files_is_refused_before_they_are_fetched_where_none_is_read(
