@@ -60,18 +60,20 @@ def answers_come_back() -> None:
 
 
 def snippets_run() -> None:
-    """Each ``python`` block as a program of its own, each line of a ``sh`` block as a command; there must be both."""
+    """Each line of a ``sh`` block as a command, all ``python`` blocks of a page as one program; there must be both."""
     kinds = set()
     for page in [Path("README.md"), *sorted(Path("docs").glob("*.md"))]:
         text = page.read_text(encoding="utf-8")
-        for kind, block in re.findall(r"^```(python|sh)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
-            if kind == "python":
-                run(sys.executable, "-c", block)
-            else:
-                for line in block.strip().splitlines():
-                    run(*shlex.split(line))
-            print(f"{page}: {kind} block runs")
-            kinds.add(kind)
+        blocks = re.findall(r"^```(python|sh)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+        commands = [line for kind, block in blocks if kind == "sh" for line in block.strip().splitlines()]
+        for line in commands:
+            run(*shlex.split(line))
+        program = "\n".join(block for kind, block in blocks if kind == "python")
+        if program:
+            run(sys.executable, "-c", program)
+        if blocks:
+            print(f"{page}: {len(blocks)} blocks run")
+        kinds |= {kind for kind, _ in blocks}
     if kinds != {"python", "sh"}:
         sys.exit(f"README.md and docs/ have blocks of {sorted(kinds)}: needs python and sh")
 
