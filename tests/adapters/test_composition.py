@@ -409,6 +409,15 @@ def test_the_inverse_before_a_tied_head_takes_the_same_way() -> None:
         close(head(model(given)), torch.cat(alone))
 
 
+def test_copies_keep_what_keeps_texts_of_a_row_apart() -> None:
+    model, given = with_adapters("seq_bn", "bert"), inputs("bert")
+    groups = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2]).expand(3, -1)
+    apart = Inputs(token_ids=given.token_ids, attention_mask=given.attention_mask, groups=groups)
+    expected = torch.cat([through(model, name, apart) for name in NAMES])
+    close(through(model, Parallel(*NAMES), apart), expected)
+    assert not torch.allclose(through(model, Parallel(*NAMES), given), expected, atol=1e-3)
+
+
 def test_detaching_leaves_nothing_behind() -> None:
     model, names = with_adapters("mam", "bert"), set(build("bert").state_dict())
     activate(model, Stack(*NAMES))

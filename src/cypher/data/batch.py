@@ -66,6 +66,7 @@ class Inputs:
             positions=copy(self.positions),
             source=None if self.source is None else self.source.copied(copies),
             adapter_ids=copy(self.adapter_ids),
+            groups=copy(self.groups),
         )
 
 
