@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from compositions import COMPOSED, COMPOSITIONS, NOT_COMPOSED, TASK_IDS
 from torch import Tensor
 
 from cypher.adapters.adapter import PLACES, Adapter
@@ -104,31 +105,6 @@ TABLE = [
     for architecture in MODELS
     if architecture == "bert" or method not in ENCODERS_ONLY
 ]
-
-
-# As in ``adapters_library``.
-COMPOSED = ("seq_bn", "compacter", "lora", "prefix_tuning")
-TASK_IDS = [2, 0, 2]
-COMPOSITIONS: dict[str, dict[str, Any]] = {
-    "stack": {"type": "Stack", "children": ["b", "a", "c"]},
-    "fuse": {"type": "Fuse", "children": ["a", "b", "c"]},
-    "fuse on a stack": {"type": "Stack", "children": ["c", {"type": "Fuse", "children": ["b", "a"]}]},
-    "split": {"type": "Split", "children": ["a", "c"], "splits": [4, 5]},
-    "batch split": {"type": "BatchSplit", "children": ["c", "b"], "batch_sizes": [2, 1]},
-    "parallel": {"type": "Parallel", "children": ["a", "b", "c"]},
-    "parallel stacks": {"type": "Parallel", "children": [{"type": "Stack", "children": ["a", "b"]}, "c"]},
-    "average": {"type": "Average", "children": ["a", "b"], "weights": [0.75, 0.25], "normalise_weights": False},
-    "multi task": {"type": "MultiTask", "children": ["a", "b", "c"]},
-}
-# Not compared, with the reasons, in ``adapters_library.NOT_COMPOSED``.
-NOT_COMPOSED = {
-    *((method, each) for method in ("lora", "prefix_tuning") for each in ("fuse", "fuse on a stack", "split")),
-    ("prefix_tuning", "average"),
-    ("bart", "split"),
-    ("lora", "stack"),
-    ("seq_bn", "multi task"),
-    *((method, "parallel stacks") for method in ("lora", "seq_bn", "prefix_tuning")),
-}
 
 
 @pytest.fixture(scope="session")

@@ -76,18 +76,7 @@ def _nearest(given: str, known: Iterable[str]) -> str:
 
 
 AdapterConfig = Annotated[
-    LoraConfig
-    | DoraConfig
-    | VeraConfig
-    | DvoraConfig
-    | Ia3Config
-    | BottleneckConfig
-    | CompacterConfig
-    | InvertibleConfig
-    | PrefixConfig
-    | PromptConfig
-    | ReftConfig
-    | UnionConfig,
+    PartConfig | UnionConfig,
     Field(discriminator="method"),
     BeforeValidator(_resolved),
 ]

@@ -25,7 +25,8 @@ from cypher.errors import ConfigError, DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.model import Encoded, Head, Model
-from cypher.tasks.rank_scores import ranks_of, retrieval_scores, spearman
+from cypher.tasks.correlation import spearman
+from cypher.tasks.rank_scores import ranks_of, retrieval_scores
 from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included.

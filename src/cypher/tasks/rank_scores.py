@@ -1,4 +1,4 @@
-"""How well a ranking finds what is right: recall, mean reciprocal rank, Spearman's correlation."""
+"""How well a ranking finds what is right: recall, mean reciprocal rank."""
 
 from __future__ import annotations
 
@@ -42,22 +42,3 @@ def retrieval_scores(ranks: NDArray[np.int64]) -> dict[str, float]:
     """
     scores = {f"recall@{k}": 100 * float((ranks <= k).mean()) for k in RECALL_AT}
     return {**scores, "mrr": 100 * float((1 / ranks).mean())}
-
-
-def spearman(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Correlation of ranks, equals sharing the mean of theirs (Spearman 1904); 0 where one side is constant.
-
-    Example:
-        >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 15.0]))
-        0.5
-    """
-    first, second = _centred_ranks(one), _centred_ranks(other)
-    length = float(np.sqrt((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / length if length else 0.0
-
-
-def _centred_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(count) - (count - 1) / 2
-    ranks: NDArray[np.float64] = mean_rank[place] - mean_rank[place].mean()
-    return ranks

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cypher.config import RegressConfig
@@ -18,6 +17,7 @@ from cypher.data.batch_workers import each_batch
 from cypher.errors import DataError
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.model import Encoded, Model
+from cypher.tasks.correlation import pearson, spearman
 from cypher.tasks.pooling import PooledHead, by_input_row, pooling_of
 from cypher.tasks.table_rows import Fields, TableRows, text_of
 from cypher.tasks.text_sequence import TextReader, TextSequence
@@ -124,28 +124,13 @@ class Regress:
         found = np.array(predictions, dtype=np.float64)
         return {
             "pearson": 100 * pearson(golds, found),
-            "spearman": 100 * pearson(_ranks(golds), _ranks(found)),
+            "spearman": 100 * spearman(golds, found),
             "mse": float(np.square(golds - found).mean()),
         }
 
     def calibrate(self, rows: Sequence[RegressRow], predictions: Sequence[float]) -> dict[str, Any]:
         """Nothing to remember: the scale is in the configuration."""
         return {}
-
-
-def pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Pearson's correlation; 0 where one side does not vary, which tells nothing of the other."""
-    first, second = first - first.mean(), second - second.mean()
-    spread = math.sqrt(float((first @ first) * (second @ second)))
-    return float(first @ second) / spread if spread else 0.0
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, place, times = np.unique(values, return_inverse=True, return_counts=True)
-    last = times.cumsum()
-    ranks: NDArray[np.float64] = ((last - times + 1 + last) / 2)[place]
-    return ranks
 
 
 def answer(task: Regress, prediction: float, calibration: Mapping[str, Any], row: RegressRow) -> dict[str, Any]:
