@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
@@ -98,4 +98,4 @@ def adapter_config(values: dict[str, Any]) -> AdapterConfig:
     try:
         return _ADAPTER.validate_python(values)
     except ValidationError as error:
-        raise refusal(error, [*get_args(get_args(AdapterConfig)[0])], where="adapter") from None
+        raise refusal(error, AdapterConfig, where="adapter") from None

@@ -34,13 +34,13 @@ def parse(section: type[Section], values: dict[str, Any], *, where: str) -> Any:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise refusal(error, [section], where=where) from None
+        raise refusal(error, section, where=where) from None
 
 
-def refusal(error: ValidationError, tables: Sequence[type[BaseModel]], *, where: str) -> ConfigError:
-    """The first wrong key of ``error`` in one line; ``tables`` are what the values may be an instance of."""
+def refusal(error: ValidationError, annotation: Any, *, where: str) -> ConfigError:
+    """The first wrong key of ``error`` in one line; ``annotation`` is a section, or a union of some."""
     first = error.errors()[0]
-    parts, owners = _shown(first["loc"], list(tables))
+    parts, owners = _shown(first["loc"], _tables(annotation))
     key = ".".join(parts)
     if first["type"] == "extra_forbidden":
         known = sorted({name for owner in owners for name in owner.model_fields})

@@ -148,7 +148,7 @@ def load_model(
         with torch.device("meta"):
             model = architecture.build(config, set(tensors), dropout or Dropout())
     except ValidationError as error:
-        raise ModelError(str(refusal(error, [BertConfig, LlamaConfig], where=str(about)))) from error
+        raise ModelError(str(refusal(error, BertConfig | LlamaConfig | Seq2SeqConfig, where=str(about)))) from error
     except (AttributeError, TypeError, ValueError, ZeroDivisionError, ConfigError) as error:
         raise ModelError(f"{about} gives sizes that no {architecture.name} has ({first_line(error)})") from error
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
