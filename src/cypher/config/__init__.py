@@ -21,6 +21,7 @@ from cypher.config.fusion import FusionConfig
 from cypher.config.judge_candidates import JudgeCandidatesConfig
 from cypher.config.language import CausalLmConfig, MaskLmConfig, TranslateConfig
 from cypher.config.model import FreshConfig, ModelConfig
+from cypher.config.parallel import ParallelPlan
 from cypher.config.precision import InferencePrecision, PrecisionConfig, TrainingPrecision
 from cypher.config.presets import PRESETS
 from cypher.config.recipe import Recipe
@@ -34,8 +35,8 @@ __all__ = [
     "PRESETS", "TASK_KINDS", "AdapterActivation", "AdapterConfig", "BottleneckConfig", "CausalLmConfig", "ChooseConfig",
     "ClassifyConfig", "ClassifySpanPairConfig", "CompacterConfig", "DataConfig", "DoraConfig", "DvoraConfig",
     "EmbedConfig", "ExtractSpanConfig", "FreshConfig", "FusionConfig", "Ia3Config", "InferencePrecision",
-    "InvertibleConfig", "JudgeCandidatesConfig", "LoraConfig", "MaskLmConfig", "ModelConfig", "PartConfig",
-    "PrecisionConfig", "PrefixConfig", "PromptConfig", "Recipe", "ReftConfig", "RegressConfig", "Support", "TagConfig",
-    "TaskConfig", "TrainConfig", "TrainingPrecision", "TranslateConfig", "UnionConfig", "VeraConfig", "adapter_config",
-    "matrix", "supports",
+    "InvertibleConfig", "JudgeCandidatesConfig", "LoraConfig", "MaskLmConfig", "ModelConfig", "ParallelPlan",
+    "PartConfig", "PrecisionConfig", "PrefixConfig", "PromptConfig", "Recipe", "ReftConfig", "RegressConfig", "Support",
+    "TagConfig", "TaskConfig", "TrainConfig", "TrainingPrecision", "TranslateConfig", "UnionConfig", "VeraConfig",
+    "adapter_config", "matrix", "supports",
 ]  # fmt: skip

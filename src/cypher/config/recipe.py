@@ -16,6 +16,7 @@ from cypher.config.classify import ClassifyConfig
 from cypher.config.data import DataConfig
 from cypher.config.extract_span import ExtractSpanConfig
 from cypher.config.model import ModelConfig
+from cypher.config.parallel import ParallelPlan
 from cypher.config.precision import PrecisionConfig
 from cypher.config.section import Section, parse
 from cypher.config.task import TaskConfig
@@ -44,6 +45,7 @@ class Recipe(Section):
     task: TaskConfig = ExtractSpanConfig()
     data: DataConfig
     train: TrainConfig = TrainConfig()
+    parallel: ParallelPlan = ParallelPlan()
 
     @model_validator(mode="after")
     def _data_fits_task(self) -> Recipe:
@@ -59,6 +61,21 @@ class Recipe(Section):
                     "data.sampling = balanced beside class_weights or logit_adjustment corrects twice for the same "
                     "thing: choose one"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_fits_plan(self) -> Recipe:
+        plan, batch_size = self.parallel, self.train.batch_size
+        parts = plan.dp * plan.pipeline_microbatches
+        if plan.world > 1 and batch_size % parts:
+            raise ValueError(
+                f"train.batch_size = {batch_size} cannot be cut into {parts} equal parts (dp {plan.dp} x "
+                f"{plan.pipeline_microbatches} micro-batches): choose a multiple of {parts}"
+            )
+        if plan.pp > 1 and self.train.accumulation > 1:
+            raise ValueError(
+                "train.accumulation with parallel.pp > 1: a pipeline cuts a step itself: set parallel.microbatches"
+            )
         return self
 
     @classmethod

@@ -1,0 +1,1 @@
+"""One model over many processes, by one plan; a technique a file."""
