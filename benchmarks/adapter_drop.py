@@ -63,6 +63,7 @@ def parallel(options: argparse.Namespace) -> list[dict[str, Any]]:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     model.prepare_training(torch.float32)  # nothing is trained: all is laid out for the processor
+    model.lay_out_frozen()
     told = []
     for seq in (16, 64, 128):
         for skipped in (0, 3, 5):
@@ -89,6 +90,7 @@ def dropped(options: argparse.Namespace) -> list[dict[str, Any]]:
     model = made(1)
     freeze_all_but(model, "a0")
     model.prepare_training(torch.float32)
+    model.lay_out_frozen()
     given = rows(16, 128)
 
     def step(skipped: int) -> None:

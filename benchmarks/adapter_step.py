@@ -112,6 +112,7 @@ def ours(options: argparse.Namespace) -> None:
         model, head = our_model(options.adapter)
         headed = HeadedModel(model, First(head)).train()
         model.prepare_training(torch.bfloat16 if options.precision == "bf16" else torch.float32)
+        model.lay_out_frozen()
         trained = [parameter for parameter in headed.parameters() if parameter.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
         optimiser.param_groups[0]["peak"] = LEARNING_RATE

@@ -81,6 +81,7 @@ def ours(options: argparse.Namespace) -> None:
         loaded.model.load_state_dict(initial)
         model = HeadedModel(loaded.model, task.head(loaded.model)).train()
         loaded.model.prepare_training(torch.bfloat16 if fastest_precision() == "bf16" else torch.float32)
+        loaded.model.lay_out_frozen()
         optimiser = build_optimiser(model, TrainConfig(learning_rate=options.learning_rate, weight_decay=0.0))
         losses = []
         started = time.perf_counter()

@@ -167,6 +167,7 @@ def test_bf16_beside_fp32(preset: str, architecture: str) -> None:
     model, given = attached(preset, architecture), inputs(architecture)
     freeze_all_but(model, "mine")
     model.prepare_training(torch.bfloat16)
+    model.lay_out_frozen()
     hidden = model.train()(given).scatter()
     assert hidden.dtype == torch.bfloat16
     hidden.float().square().mean().backward()

@@ -7,8 +7,10 @@ whole batches wait once, and where other programs hold a processor only the batc
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Barrier, Lock
 from typing import TypeVar
 
@@ -16,11 +18,27 @@ import torch
 
 Part = TypeVar("Part")
 
+_one_at_a_time = ContextVar("one_at_a_time", default=False)
 _lock = Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
 # A forked process inherits the pools without their threads, and would wait for ever.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pools.clear)
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Within it batches follow each other in the calling thread, without a gradient but outside of inference mode.
+
+    For work in the course of which processes meet: all of them must do the same things in the same order, and what
+    gathers divided weights changes tensors that inference mode would not let it change.
+    """
+    token = _one_at_a_time.set(True)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        _one_at_a_time.reset(token)
 
 
 def each_batch(work: Callable[[Part], None], batches: Iterable[Part], *, inference: bool = True) -> None:
@@ -39,12 +57,13 @@ def each_batch(work: Callable[[Part], None], batches: Iterable[Part], *, inferen
         >>> sorted(squares.values())
         [1, 4, 9]
     """
+    in_order = _one_at_a_time.get()
 
     def alone(batch: Part) -> None:
-        with torch.inference_mode(inference):
+        with torch.inference_mode(inference and not in_order):
             work(batch)
 
-    parts, threads = list(batches), torch.get_num_threads()
+    parts, threads = list(batches), 1 if in_order else torch.get_num_threads()
     if threads == 1 or len(parts) < 2:
         for part in parts:
             alone(part)

@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cypher.config import InferencePrecision
 from cypher.data.batch import Inputs
@@ -22,7 +23,7 @@ from cypher.layers.feed_forward import FeedForward, GatedFeedForward
 from cypher.layers.linear import Linear
 from cypher.layers.route import Arrangement, Route, following
 from cypher.layers.sites import EmbeddingSite
-from cypher.layers.state import State
+from cypher.layers.state import LayerState, State
 from cypher.layers.token_sum import TokenSum
 
 
@@ -108,6 +109,8 @@ class Model(nn.Module, ABC):
         arrangement: Which attached parts are gone through, and how; ``None`` is all of them, in the order they were
             attached.
         dropped: Blocks whose parts the present training step leaves out.
+        checkpoints_activations: Whether the backward runs each block again instead of keeping what happened inside
+            of it (Chen et al. 2016, arXiv 1604.06174).
     """
 
     segments: nn.ModuleDict
@@ -119,6 +122,7 @@ class Model(nn.Module, ABC):
     compute_dtype: torch.dtype = torch.float32
     arrangement: Arrangement | None = None
     dropped: frozenset[str] = frozenset()
+    checkpoints_activations: bool = False
 
     def blocks(self) -> Iterator[tuple[str, nn.Module]]:
         """All blocks with their names, ``segment.number``, in forward order."""
@@ -135,13 +139,16 @@ class Model(nn.Module, ABC):
     def prepare_training(self, dtype: torch.dtype) -> None:
         """Run hidden states and matrix products in ``dtype`` from now on.
 
-        Frozen weights are stored in it, those of linear layers also in the layout of the processor's kernels; trained
-        ones stay fp32 and are cast where they are used, so that small updates are not rounded away.
+        Frozen weights are stored in it; trained ones stay fp32 and are cast where they are used, so that small updates
+        are not rounded away.
         """
         self.compute_dtype = dtype
         for parameter in self.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
+
+    def lay_out_frozen(self) -> None:
+        """Bring frozen weights of linear layers into the layout of the processor's kernels, where it has any."""
         for module in self.modules():
             if isinstance(module, Linear):
                 module.freeze()
@@ -221,8 +228,7 @@ class Model(nn.Module, ABC):
                 place = f"{name}.{number}"
                 hidden, context = copying.before(place, hidden, context)
                 layer = None if remembered is None else remembered.layer(place)
-                with following(copying.route_in(place)):
-                    output: BlockOutput = block(hidden, context, layer)
+                output = self._through(block, hidden, context, layer, copying.route_in(place))
                 hidden = output.hidden
                 losses.update(output.losses)
             hidden = self.leave(name, hidden)
@@ -243,6 +249,20 @@ class Model(nn.Module, ABC):
             losses=losses,
             route=copying.route,
         )
+
+    def _through(
+        self, block: nn.Module, hidden: Tensor, context: BlockContext, state: LayerState | None, route: Route | None
+    ) -> BlockOutput:
+        """One block, whose parts follow a route; when it is run again, they follow it again."""
+
+        def run(hidden: Tensor) -> BlockOutput:
+            with following(route):
+                output: BlockOutput = block(hidden, context, state)
+            return output
+
+        if self.checkpoints_activations and torch.is_grad_enabled():
+            return cast(BlockOutput, checkpoint(run, hidden, use_reentrant=False))
+        return run(hidden)
 
 
 class _Copying:

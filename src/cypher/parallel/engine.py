@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from cypher.data.batch import Batch, Inputs
@@ -42,16 +43,22 @@ class Objective(Protocol):
         """The same from the whole model, for tasks that have a step of their own."""
 
 
+Predict: TypeAlias = Callable[[HeadedModel, Sequence[Any]], list[Any]]
+"""One prediction a row, in order, from a model in evaluation mode."""
+
+
 class Engine(ABC):
     """A model that is divided by a plan, trained one step at a time.
 
     Attributes:
-        headed: What a task is given to predict with; behaves as the whole model, in every process at the same time.
+        headed: The model and its head, of which this process may hold a part.
         world: All processes.
+        parts: Micro-batches that a step should have at least.
     """
 
     headed: HeadedModel
     world: World
+    parts: int = 1
 
     @abstractmethod
     def named_parameters(self) -> dict[str, nn.Parameter]:
@@ -78,4 +85,21 @@ class Engine(ABC):
 
         Returns:
             The norm it had.
+        """
+
+    @abstractmethod
+    def optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """AdamW over this process's parameters, its state divided as the plan wants.
+
+        Args:
+            groups: As of ``torch.optim.AdamW``.
+        """
+
+    @abstractmethod
+    def predict(self, predict: Predict, rows: Sequence[Any]) -> list[Any]:
+        """Predictions of the whole model, the same in every process.
+
+        Args:
+            predict: Called in every process, for all rows or for some; without a gradient.
+            rows: Any number.
         """

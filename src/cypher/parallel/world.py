@@ -62,12 +62,16 @@ class World:
 
         Args:
             values: In the same order in every process.
-            over: Axes.
+            over: Axes; all of them together take one exchange.
         """
         summed = torch.tensor(values, dtype=torch.float64)
         if self.mesh is not None:
-            for axis in over:
-                dist.all_reduce(summed, group=self.group(axis))
+            if tuple(over) == AXES:
+                dist.all_reduce(summed)
+            else:
+                for axis in over:
+                    if self.mesh[axis].size() > 1:
+                        dist.all_reduce(summed, group=self.group(axis))
         totals: list[float] = summed.tolist()
         return totals
 

@@ -19,6 +19,8 @@ from cypher.files import read_json, write_text
 from cypher.hub.cache import writing
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.headed import HeadedModel
+from cypher.parallel.engine import Engine
+from cypher.parallel.gather import fill, whole_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,27 +44,21 @@ class Position:
     rows: str | None = None
 
 
-def trained_tensors(model: HeadedModel) -> dict[str, Tensor]:
-    """The parameters that are trained, by name."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def load_trained(model: HeadedModel, path: Path) -> None:
+def load_trained(engine: Engine, path: Path) -> None:
     """Copy trained parameters back from a file.
 
     Args:
-        model: With the same adapter and head; its trained parameters are overwritten.
+        engine: With the same adapter and head; its trained parameters are overwritten.
         path: Written by a run, such as ``best.safetensors``.
 
     Raises:
         ModelError: The file is of another model or adapter.
     """
-    saved, own = read_safetensors(path), trained_tensors(model)
+    saved, own = read_safetensors(path), engine.named_parameters()
     if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in own.items()}:
         different = sorted(set(saved) ^ set(own))[:3] or ["shapes differ"]
         raise ModelError(f"{path} does not fit this recipe ({', '.join(different)})", change="choose another run name")
-    for name, value in saved.items():
-        own[name].copy_(value)
+    fill(own, saved)
 
 
 def start_from(run: Path, model: HeadedModel) -> None:
@@ -80,7 +76,8 @@ def start_from(run: Path, model: HeadedModel) -> None:
         raise ModelError(
             f"{run} holds no weights of a run", needed="a folder in which cypher train has evaluated at least once"
         )
-    saved, own = read_safetensors(path), trained_tensors(model)
+    saved = read_safetensors(path)
+    own = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
     head = {name for name in own if name.startswith("head.")}
     different = {name for name, value in own.items() if name not in saved or saved[name].shape != value.shape}
     different |= {name for name in saved if name not in own and not name.startswith("head.")}
@@ -92,12 +89,12 @@ def start_from(run: Path, model: HeadedModel) -> None:
         own[name].copy_(saved[name])
 
 
-def save_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Optimizer, position: Position) -> None:
+def save_checkpoint(folder: Path, engine: Engine, optimiser: torch.optim.Optimizer, position: Position) -> None:
     """Write a checkpoint, then remove older ones: at no moment is there none.
 
     Args:
         folder: Of all checkpoints of the run; gets ``step-N``, after an evaluation ``step-N-evaluated``.
-        model: Its trained parameters are kept.
+        engine: Its trained parameters are kept.
         optimiser: Its moments are kept.
         position: Of the run, between two steps.
 
@@ -109,14 +106,14 @@ def save_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Opt
     if final.exists():  # the same position is the same content, and replacing it would leave a moment without any
         return
     with writing(folder, kind=DataError, otherwise="choose another folder with --runs"):
-        _write(folder, final, model, optimiser, position)
+        _write(folder, final, engine, optimiser, position)
 
 
-def _write(folder: Path, final: Path, model: HeadedModel, optimiser: torch.optim.Optimizer, position: Position) -> None:
+def _write(folder: Path, final: Path, engine: Engine, optimiser: torch.optim.Optimizer, position: Position) -> None:
     partial = folder / f".{final.name}.{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_safetensors(partial / "trained.safetensors", trained_tensors(model))
+    write_safetensors(partial / "trained.safetensors", whole_tensors(engine.named_parameters(), engine.world))
     moments = {
         f"{index}.{name}": value.reshape(1) if value.ndim == 0 else value
         for index, state in optimiser.state_dict()["state"].items()
@@ -135,12 +132,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max((path for path in folder.glob("step-*") if path.is_dir()), default=None)
 
 
-def load_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Optimizer) -> Position:
+def load_checkpoint(folder: Path, engine: Engine, optimiser: torch.optim.Optimizer) -> Position:
     """Continue from the newest checkpoint.
 
     Args:
         folder: Of all checkpoints of the run.
-        model: Gets the trained parameters.
+        engine: Gets the trained parameters.
         optimiser: Gets its moments; the random state comes back, too.
 
     Returns:
@@ -154,7 +151,7 @@ def load_checkpoint(folder: Path, model: HeadedModel, optimiser: torch.optim.Opt
         return Position()
     path = newest / "position.json"
     values = read_json(path, kind=ModelError, needed="a whole checkpoint")
-    load_trained(model, newest / "trained.safetensors")
+    load_trained(engine, newest / "trained.safetensors")
     saved = read_safetensors(newest / "optimiser.safetensors")
     try:
         torch.set_rng_state(saved.pop("random_state"))

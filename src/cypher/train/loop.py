@@ -13,17 +13,21 @@ from typing import Any
 
 import torch
 
-from cypher.config import TrainConfig
-from cypher.data.batch import batches_for_training, split_batch
+from cypher.config import ParallelPlan, TrainConfig
+from cypher.data.batch import batches_for_training
 from cypher.errors import CypherError, DataError
 from cypher.files import write_text
 from cypher.hub.weights import write_safetensors
 from cypher.models.headed import HeadedModel
-from cypher.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint, trained_tensors
+from cypher.parallel.engine import Engine, Portion
+from cypher.parallel.gather import whole_tensors
+from cypher.parallel.parallelise import parallelise
+from cypher.parallel.world import AXES, World
+from cypher.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint
 from cypher.train.interruption import Interruption
 from cypher.train.optimiser import build_optimiser, rate_factor
-from cypher.train.progress import MetricsFile, RunWatcher, Silence
-from cypher.train.step import threads_side_by_side, train_step
+from cypher.train.progress import MetricsFile, NoMetrics, RunWatcher, Silence
+from cypher.train.step import cut, seed_step, train_step
 from cypher.train.task import Task, may_be_cut
 
 
@@ -54,6 +58,7 @@ def train(
     dtype: torch.dtype,
     folder: Path,
     progress: RunWatcher | None = None,
+    world: World | None = None,
 ) -> TrainResult:
     """Train what requires a gradient, keep the best checkpoint, resume where an earlier sitting ended.
 
@@ -66,6 +71,8 @@ def train(
         dtype: Of the matrix products, ``torch.float32`` or ``torch.bfloat16``.
         folder: Gets ``metrics.jsonl``, ``checkpoints/``, ``best.safetensors`` and ``best.json``.
         progress: Who watches.
+        world: All processes of the run and how the model is divided over them; each calls this function with the same
+            arguments. ``None`` is this process alone.
 
     Raises:
         DataError: There is nothing to learn from or to choose by, the folder cannot be written, or an unfinished run
@@ -85,10 +92,16 @@ def train(
     evaluate_every = max(1, per_epoch // config.evaluations_per_epoch)
 
     model.model.prepare_training(dtype)
-    side_by_side = threads_side_by_side(model)
-    optimiser = build_optimiser(model, config)
-    position = _same_rows(load_checkpoint(folder / "checkpoints", model, optimiser), rows, development, folder)
-    metrics = MetricsFile(folder / "metrics.jsonl", steps=position.step, evaluated=position.evaluated_step)
+    world = world or World(plan=ParallelPlan())
+    engine = parallelise(model, world)
+    optimiser = build_optimiser(engine, config)
+    parts = config.accumulation * engine.parts if may_be_cut(task) else 1
+    position = _same_rows(load_checkpoint(folder / "checkpoints", engine, optimiser), rows, development, folder)
+    if world.is_main:
+        kept = {"steps": position.step, "evaluated": position.evaluated_step}
+        metrics: MetricsFile | NoMetrics = MetricsFile(folder / "metrics.jsonl", **kept)
+    else:
+        metrics, progress = NoMetrics(), Silence()
     progress.started(total_steps=total, first_step=position.step)
     started = time.perf_counter() - position.seconds
     saved = time.perf_counter()
@@ -96,56 +109,66 @@ def train(
     with Interruption() as interruption:
         try:
             while True:
-                if interruption.is_wanted:
+                # Processes differ in when they are interrupted and in their clocks; they stop and save together.
+                is_late = world.is_main and time.perf_counter() - saved > config.checkpoint_seconds
+                stops, saves = _together(world, interruption.is_wanted, is_late)
+                if stops:
                     raise KeyboardInterrupt
                 is_due = position.step == total or position.step % evaluate_every == 0
                 if is_due and position.evaluated_step < position.step:
-                    position = _evaluate(model, task, development, folder, position, metrics, progress, interruption)
-                    save_checkpoint(folder / "checkpoints", model, optimiser, position)
+                    position = _evaluate(engine, task, development, folder, position, metrics, progress, interruption)
+                    saves = True
+                if saves:
+                    save_checkpoint(folder / "checkpoints", engine, optimiser, position)
                     saved = time.perf_counter()
                 if position.step >= total or (config.patience and position.stale >= config.patience):
                     break
                 epoch, place = divmod(position.step, per_epoch)
                 order = batches_for_training(lengths, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
-                parts = split_batch(order[place], config.accumulation * side_by_side if may_be_cut(task) else 1)
-                collated = [task.collate([examples[index] for index in part]) for part in parts]
-                batches = [replace(batch, step=position.step) for batch in collated]
+                chosen = [examples[row] for row in order[place]]
+                portions = [
+                    Portion(batch=replace(task.collate(part), step=position.step), is_ghost=ghost)
+                    for part, ghost in cut(chosen, copies=world.plan.dp, copy=world.copy, parts=parts)
+                    if not ghost or world.plan.world > 1
+                ]
                 model.train()
+                seed_step(seed=config.seed, step=position.step, world=world)
                 model.model.begin_step(seed=config.seed, step=position.step)
                 before = time.perf_counter()
                 is_whole = False
                 loss = train_step(
-                    model,
+                    engine,
                     task,
-                    batches,
+                    portions,
                     optimiser,
                     rate=rate_factor(position.step, total=total, warmup=config.warmup),
                     clip_norm=config.clip_norm,
-                    side_by_side=side_by_side,
                 )
                 position = replace(position, step=position.step + 1, seconds=time.perf_counter() - started)
                 is_whole = True
                 speed = sum(lengths[index] for index in order[place]) / (time.perf_counter() - before)
                 metrics.write({"step": position.step, "epoch": epoch, "loss": loss, "tokens_per_second": round(speed)})
                 progress.stepped(step=position.step, loss=loss, tokens_per_second=speed)
-                if time.perf_counter() - saved > config.checkpoint_seconds:
-                    save_checkpoint(folder / "checkpoints", model, optimiser, position)
-                    saved = time.perf_counter()
         except KeyboardInterrupt:
             if is_whole:
-                save_checkpoint(folder / "checkpoints", model, optimiser, position)
+                save_checkpoint(folder / "checkpoints", engine, optimiser, position)
             raise
     if not (folder / "best.json").exists():
         raise CypherError(
             f"{task.metric} of the development rows was never a number: training diverged",
             change="lower train.learning_rate",
         )
-    load_trained(model, folder / "best.safetensors")
+    load_trained(engine, folder / "best.safetensors")
     model.eval()
     best = json.loads((folder / "best.json").read_text(encoding="utf-8"))
     return TrainResult(
         scores=best["scores"], calibration=best["calibration"], steps=position.step, seconds=position.seconds
     )
+
+
+def _together(world: World, *wishes: bool) -> list[bool]:
+    """What any of the processes wishes."""
+    return [bool(total) for total in world.total([float(wish) for wish in wishes], over=AXES)]
 
 
 def _same_rows(position: Position, rows: Sequence[Any], development: Sequence[Any], folder: Path) -> Position:
@@ -167,32 +190,34 @@ def _same_rows(position: Position, rows: Sequence[Any], development: Sequence[An
 
 
 def _evaluate(
-    model: HeadedModel,
+    engine: Engine,
     task: Task[Any, Any, Any],
     development: Sequence[Any],
     folder: Path,
     position: Position,
-    metrics: MetricsFile,
+    metrics: MetricsFile | NoMetrics,
     progress: RunWatcher,
     interruption: Interruption,
 ) -> Position:
     """Score the development rows and keep the weights if they are the best so far."""
-    model.eval()
+    engine.headed.eval()
     with interruption.at_once():
-        with torch.inference_mode():
-            predictions = task.predict(model, development)
+        predictions = engine.predict(task.predict, development)
         scores = task.score(development, predictions)
     score = scores[task.metric]
     # A score that is no number, as of weights that have run away, is never the best, not even as the first.
     best = not math.isnan(score) and (position.best_score is None or score > position.best_score)
     if best:
-        write_safetensors(folder / "best.safetensors", trained_tensors(model))
-        kept = {
-            "step": position.step,
-            "scores": scores,
-            "calibration": task.calibrate(development, predictions),
-        }
-        write_text(folder / "best.json", json.dumps(kept, indent=1))
+        whole = whole_tensors(engine.named_parameters(), engine.world)
+        if engine.world.is_main:
+            write_safetensors(folder / "best.safetensors", whole)
+            kept = {
+                "step": position.step,
+                "scores": scores,
+                "calibration": task.calibrate(development, predictions),
+            }
+            write_text(folder / "best.json", json.dumps(kept, indent=1))
+        engine.world.wait()
     metrics.write({"step": position.step, "scores": scores})
     progress.evaluated(step=position.step, scores=scores, best=best)
     held = score if best else position.best_score

@@ -6,23 +6,24 @@ import torch
 from torch import nn
 
 from cypher.config import TrainConfig
-from cypher.models.headed import HeadedModel
+from cypher.parallel.engine import Engine
 
 
-def build_optimiser(model: HeadedModel, config: TrainConfig) -> torch.optim.AdamW:
+def build_optimiser(engine: Engine, config: TrainConfig) -> torch.optim.Optimizer:
     """One group each for the model's and the head's parameters, with and without decay; only what is trained.
 
     Args:
-        model: Parameters with ``requires_grad`` are trained.
+        engine: Its parameters are those of this process.
         config: Rates and decay.
     """
     rates = {"model": config.learning_rate, "head": config.head_learning_rate or config.learning_rate}
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            # Biases and norms have one dim; pulling them to zero changes the function, not its complexity.
-            groups.setdefault((name.split(".", 1)[0], parameter.ndim > 1), []).append(parameter)
-    return torch.optim.AdamW(
+    groups: dict[tuple[str, bool, str], list[nn.Parameter]] = {}
+    for name, parameter in engine.named_parameters().items():
+        # Biases and norms have one dim; pulling them to zero changes the function, not its complexity. The fused
+        # update takes parameters that are divided alike.
+        mesh = str(getattr(parameter, "device_mesh", ""))
+        groups.setdefault((name.split(".", 1)[0], parameter.ndim > 1, mesh), []).append(parameter)
+    return engine.optimiser(
         [
             {
                 "params": parameters,
@@ -30,9 +31,8 @@ def build_optimiser(model: HeadedModel, config: TrainConfig) -> torch.optim.Adam
                 "lr": 0.0,
                 "weight_decay": config.weight_decay if decays else 0.0,
             }
-            for (part, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
-        ],
-        fused=True,
+            for (part, decays, _), parameters in sorted(groups.items(), key=lambda item: item[0])
+        ]
     )
 
 

@@ -72,6 +72,13 @@ class MetricsFile:
             file.write(json.dumps(row) + "\n")
 
 
+class NoMetrics:
+    """What a process has whose metrics another one writes."""
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Leave it to the other."""
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All whole rows of a metrics file; a last line cut off by a crash is left out."""
     if not path.exists():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from cypher.data.batch import Batch
+from cypher.data.batch import Batch, Inputs
 from cypher.layers.token_sum import Losses
 from cypher.models.headed import HeadedModel
-from cypher.models.model import Head, Model
+from cypher.models.model import Encoded, Head, Model
 
 Row = TypeVar("Row", contravariant=True)
 Example = TypeVar("Example")
@@ -25,6 +25,8 @@ class Task(Protocol, Generic[Row, Example, Prediction]):
     """As the recipe names it."""
     metric: str
     """The key of :meth:`score` that chooses the best checkpoint; larger is better."""
+    whole_model: ClassVar[bool] = False
+    """Whether a step is more than one forward and its losses; it cannot be cut into stages then."""
 
     def head(self, model: Model) -> Head:
         """A fresh head for ``model``."""
@@ -46,16 +48,35 @@ class Task(Protocol, Generic[Row, Example, Prediction]):
     def counts(self, batch: Batch) -> Mapping[str, int]:
         """Terms of each loss in ``batch``, known before the forward so that each micro-batch can be scaled."""
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+    def reads(self, batch: Batch) -> Inputs:
+        """What the model is given in training, the same however often it is asked for.
+
+        Args:
+            batch: Of :meth:`collate`.
+        """
+        return batch.inputs
+
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
         """Losses of one batch, not yet divided.
 
         Args:
-            model: In training mode.
+            head: Of :meth:`head`, trained with the model.
+            encoded: What the model made of :meth:`reads`.
             batch: Of :meth:`collate`.
 
         Returns:
             Sums with their counts, by the names that :meth:`counts` gives.
         """
+        raise AssertionError("a task has losses, or a step of its own")
+
+    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+        """Forward and :meth:`losses` of one batch; a task with another idea of a step is a ``whole_model``.
+
+        Args:
+            model: In training mode.
+            batch: Of :meth:`collate`.
+        """
+        return self.losses(model.head, model.model(self.reads(batch)), batch)
 
     def predict(self, model: HeadedModel, rows: Sequence[Row]) -> list[Prediction]:
         """One prediction a row, in order; ``model`` is in evaluation mode.

@@ -1,0 +1,99 @@
+"""The engine of one process: nothing is divided, and micro-batches share its threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cypher.data.batch_workers import each_batch
+from cypher.layers.penalty import penalty_of
+from cypher.models.headed import HeadedModel
+from cypher.parallel.clip import clip
+from cypher.parallel.engine import Engine, Objective, Portion, Predict
+from cypher.parallel.world import World
+
+
+class OneProcess(Engine):
+    """Nothing is divided; micro-batches are worked on side by side, a thread each, where nothing is drawn at random.
+
+    Args:
+        headed: The model and its head.
+        world: Of one process.
+    """
+
+    def __init__(self, headed: HeadedModel, world: World) -> None:
+        self.headed, self.world = headed, world
+        self.parts = threads_side_by_side(headed)
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained."""
+        return {name: parameter for name, parameter in self.headed.named_parameters() if parameter.requires_grad}
+
+    def backward(self, objective: Objective, portions: Sequence[Portion]) -> float:
+        """As in :class:`Engine`."""
+        parameters = list(self.named_parameters().values())
+        loss = 0.0
+        for start in range(0, len(portions), self.parts):
+            together = portions[start : start + self.parts]
+            if len(together) > 1:
+                loss += _backward_side_by_side(
+                    lambda portion: objective.share_of_whole(self.headed, portion), together, parameters
+                )
+            else:
+                share = objective.share_of_whole(self.headed, together[0])
+                share.backward()  # type: ignore[no-untyped-call]
+                loss += share.item()
+        if (penalty := penalty_of(self.headed)) is not None:
+            penalty.backward()  # type: ignore[no-untyped-call]
+            loss += penalty.item()
+        return loss
+
+    def clip(self, max_norm: float) -> float:
+        """As in :class:`Engine`."""
+        return clip(self.named_parameters().values(), max_norm, world=self.world)
+
+    def optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """AdamW."""
+        return torch.optim.AdamW(groups, fused=True)
+
+    def predict(self, predict: Predict, rows: Sequence[Any]) -> list[Any]:
+        """As in :class:`Engine`."""
+        with torch.inference_mode():
+            return predict(self.headed, rows)
+
+
+def threads_side_by_side(model: nn.Module) -> int:
+    """How many micro-batches this process should work on at once: one a thread, or 1 where the model draws at random.
+
+    Threads that each have a micro-batch wait for each other once a step; splitting every product over them makes
+    them wait hundreds of times, which a machine that does other work too turns into a multiple of the time. Random
+    draws come from one generator, so with dropout the order of threads would change the run.
+    """
+    draws = any(
+        (module.p if isinstance(module, nn.Dropout) else getattr(module, "dropout", 0.0)) != 0.0
+        for module in model.modules()
+        if isinstance(module, nn.Dropout) or isinstance(getattr(module, "dropout", None), float)
+    )
+    return 1 if draws else torch.get_num_threads()
+
+
+def _backward_side_by_side(
+    share_of: Callable[[Portion], Tensor], portions: Sequence[Portion], parameters: Sequence[nn.Parameter]
+) -> float:
+    """Add the gradients of all ``portions``, in their order whichever thread is first, so that a run repeats."""
+    found: dict[int, tuple[float, tuple[Tensor | None, ...]]] = {}
+
+    def work(place: int) -> None:
+        share = share_of(portions[place])
+        gradients = torch.autograd.grad(share, parameters, allow_unused=True)
+        found[place] = (share.item(), gradients)
+
+    each_batch(work, range(len(portions)), inference=False)
+    for place in range(len(portions)):
+        for parameter, gradient in zip(parameters, found[place][1], strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+    return sum(found[place][0] for place in range(len(portions)))

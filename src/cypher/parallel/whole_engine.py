@@ -1,0 +1,108 @@
+"""Engines whose every process runs all blocks: copies (``dp``, ``zero``) and divided matrices (``tp``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cypher.data.batch_workers import one_at_a_time
+from cypher.layers.penalty import penalty_of
+from cypher.models.headed import HeadedModel
+from cypher.parallel.clip import clip, settle
+from cypher.parallel.engine import Engine, Objective, Portion, Predict
+from cypher.parallel.replicate import divided_optimiser
+from cypher.parallel.world import World
+
+
+class WholeEngine(Engine):
+    """Copies of a model, or copies that each hold a part of it and gather what they need.
+
+    Args:
+        working: Around the model and its head; wrapped by DDP, sharded by FSDP2, or neither.
+        headed: The same model and head.
+        world: All processes.
+        settle_parts: Sums what divided matrices leave partial, before the clip.
+    """
+
+    def __init__(
+        self,
+        working: nn.Module,
+        headed: HeadedModel,
+        world: World,
+        *,
+        settle_parts: Callable[[], None] | None = None,
+    ) -> None:
+        self.working, self.headed, self.world = working, headed, world
+        self.settle_parts = settle_parts
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """What this process trains."""
+        return {name: parameter for name, parameter in self.headed.named_parameters() if parameter.requires_grad}
+
+    def backward(self, objective: Objective, portions: Sequence[Portion]) -> float:
+        """As in :class:`Engine`."""
+        loss, penalised = 0.0, 0.0
+        for number, portion in enumerate(portions):
+            is_last = number == len(portions) - 1
+
+            def work(headed: HeadedModel, portion: Portion = portion, is_last: bool = is_last) -> tuple[Tensor, ...]:
+                share = objective.share_of_whole(headed, portion)
+                penalty = penalty_of(headed) if is_last else None
+                # Gradients are averaged over the copies, and a step's loss is the sum of their shares.
+                whole = share * self.world.plan.dp
+                return (
+                    (whole, share.detach()) if penalty is None else (whole + penalty, share.detach(), penalty.detach())
+                )
+
+            with self._summing(is_last):
+                whole, share, *penalty = self.working(work)
+                whole.backward()
+            loss += share.item()
+            penalised += sum(term.item() for term in penalty)
+        settle(self.named_parameters().values())
+        if self.settle_parts is not None:
+            self.settle_parts()
+        (total,) = self.world.total([loss], over=("replicate", "shard"))
+        return total + penalised
+
+    def _summing(self, is_last: bool) -> AbstractContextManager[None]:
+        """Copies exchange gradients in the last micro-batch alone; divided gradients are summed as they come."""
+        if isinstance(self.working, DistributedDataParallel) and not is_last:
+            return self.working.no_sync()
+        return nullcontext()
+
+    def clip(self, max_norm: float) -> float:
+        """As in :class:`Engine`."""
+        return clip(self.named_parameters().values(), max_norm, world=self.world)
+
+    def optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """AdamW; its state is divided by ``zero = 1``, and with the parameters by 2 and 3."""
+        if self.world.plan.zero == 1:
+            return divided_optimiser(groups, self.world)
+        return torch.optim.AdamW(groups, fused=True)
+
+    def predict(self, predict: Predict, rows: Sequence[Any]) -> list[Any]:
+        """As in :class:`Engine`: copies that hold everything divide the rows, others look at all of them together."""
+        with one_at_a_time():
+            if not isinstance(self.working, DistributedDataParallel):
+                found: list[Any] = self.working(lambda headed: predict(headed, rows))
+                return found
+            copies = self.world.plan.dp
+            own = predict(self.headed, rows[self.world.copy :: copies])
+            return self._joined(own, len(rows)) if copies > 1 else own
+
+    def _joined(self, own: list[Any], n_rows: int) -> list[Any]:
+        """Every copy's predictions in the order of the rows."""
+        copies = self.world.plan.dp
+        parts: list[list[Any]] = [[] for _ in range(copies)]
+        dist.all_gather_object(parts, own, group=self.world.group("replicate"))
+        joined: list[Any] = [None] * n_rows
+        for place, part in enumerate(parts):
+            joined[place::copies] = part
+        return joined

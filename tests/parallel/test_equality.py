@@ -1,0 +1,41 @@
+"""Whatever the plan, training is that of one process: losses, weights and predictions."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from strategies import STRATEGIES
+from token_task import FAMILIES, LEARNING_RATE, curve
+from torch import Tensor
+from workers import Workers
+
+CASES = [(world, text) for world, texts in STRATEGIES.items() for text in texts]
+
+
+@cache
+def alone(family: str, rows: int = 8) -> tuple[list[float], dict[str, Tensor], list[int]]:
+    return curve("dp=1", family, rows=rows)
+
+
+def marked(world: int, text: str):
+    marks = [pytest.mark.slow] if world > 4 else []
+    if "tp=" in text or "pp=" in text:
+        marks.append(pytest.mark.xfail(strict=True, reason="not divided yet"))
+    return pytest.param(world, text, id=text, marks=marks)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("world", "text"), [marked(*case) for case in CASES])
+def test_a_plan_trains_as_one_process(workers: Workers, world: int, text: str, family: str):
+    expected_losses, expected, predicted = alone(family)
+    results = workers.run(world, curve, text, family)
+    for losses, _, found in results:
+        assert losses == pytest.approx(expected_losses, abs=1e-5)
+        assert found == predicted
+    weights = results[0][1]
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        # Adam divides small gradients by their own size, so the order of sums shows up to a share of the rate.
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=0.1 * LEARNING_RATE, msg=name)
