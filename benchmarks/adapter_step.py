@@ -87,7 +87,10 @@ def ours(options: argparse.Namespace) -> None:
     from cypher.layers.token_sum import TokenSum
     from cypher.models.headed import HeadedModel
     from cypher.models.model import Encoded, Head
-    from cypher.train.step import threads_side_by_side, train_step
+    from cypher.parallel.engine import Portion
+    from cypher.parallel.parallelise import parallelise
+    from cypher.train.step import train_step
+    from cypher.train.task import Task
 
     torch.set_num_threads(options.threads)
     token_ids, labels = rows(options.steps)
@@ -100,31 +103,31 @@ def ours(options: argparse.Namespace) -> None:
         def forward(self, encoded: Encoded) -> torch.Tensor:
             return self.linear(encoded.hidden[:, 0].float())
 
-    class Kinds:
+    class Kinds(Task[Any, Any, Any]):
         def counts(self, batch: Batch) -> dict[str, int]:
             return {"kind": len(batch.rows)}
 
-        def step(self, model: HeadedModel, batch: Batch) -> dict[str, TokenSum]:
-            total = F.cross_entropy(model(batch.inputs)[0], batch.targets["labels"], reduction="sum")
+        def losses(self, head: Head, encoded: Encoded, batch: Batch) -> dict[str, TokenSum]:
+            total = F.cross_entropy(head(encoded), batch.targets["labels"], reduction="sum")
             return {"kind": TokenSum(total=total, count=len(batch.rows))}
 
     def work() -> dict[str, Any]:
         model, head = our_model(options.adapter)
         headed = HeadedModel(model, First(head)).train()
         model.prepare_training(torch.bfloat16 if options.precision == "bf16" else torch.float32)
-        model.lay_out_frozen()
+        engine = parallelise(headed)
         trained = [parameter for parameter in headed.parameters() if parameter.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
         optimiser.param_groups[0]["peak"] = LEARNING_RATE
-        parts = threads_side_by_side(headed)
         losses, started = [], time.perf_counter()
         for step in range(options.steps):
-            batches = []
-            for part in split_batch(range(step * BATCH, (step + 1) * BATCH), parts):
+            portions = []
+            for part in split_batch(range(step * BATCH, (step + 1) * BATCH), engine.parts):
                 ids = token_ids[part]
                 inputs = Inputs(token_ids=ids, attention_mask=torch.ones_like(ids, dtype=torch.bool))
-                batches.append(Batch(inputs=inputs, targets={"labels": labels[part]}, rows=tuple(part)))
-            losses.append(train_step(headed, Kinds(), batches, optimiser, rate=1.0, clip_norm=0.0, side_by_side=parts))
+                batch = Batch(inputs=inputs, targets={"labels": labels[part]}, rows=tuple(part))
+                portions.append(Portion(batch=batch))
+            losses.append(train_step(engine, Kinds(), portions, optimiser, rate=1.0, clip_norm=0.0))
         return _told(options, started, losses)
 
     serve(work, {"torch": torch.__version__})

@@ -68,6 +68,8 @@ def ours(options: argparse.Namespace) -> None:
     from cypher.data.batch import batches_for_training
     from cypher.layers.precision import fastest_precision
     from cypher.models.headed import HeadedModel
+    from cypher.parallel.engine import Portion
+    from cypher.parallel.parallelise import parallelise
     from cypher.train.optimiser import build_optimiser, rate_factor
     from cypher.train.step import train_step
 
@@ -81,15 +83,15 @@ def ours(options: argparse.Namespace) -> None:
         loaded.model.load_state_dict(initial)
         model = HeadedModel(loaded.model, task.head(loaded.model)).train()
         loaded.model.prepare_training(torch.bfloat16 if fastest_precision() == "bf16" else torch.float32)
-        loaded.model.lay_out_frozen()
-        optimiser = build_optimiser(model, TrainConfig(learning_rate=options.learning_rate, weight_decay=0.0))
+        engine = parallelise(model)
+        optimiser = build_optimiser(engine, TrainConfig(learning_rate=options.learning_rate, weight_decay=0.0))
         losses = []
         started = time.perf_counter()
         order = batches_for_training(lengths, batch_size=BATCH, seed=0, epoch=0)
         for step, chosen in enumerate(order):
-            batch = task.collate([windows[index] for index in chosen])
+            portions = [Portion(batch=task.collate([windows[index] for index in chosen]))]
             rate = rate_factor(step, total=len(order), warmup=0.0)
-            losses.append(train_step(model, task, [batch], optimiser, rate=rate, clip_norm=1.0))
+            losses.append(train_step(engine, task, portions, optimiser, rate=rate, clip_norm=1.0))
         seconds = time.perf_counter() - started
         model.eval()
         loss = held_out_loss(task, held_out, lambda inputs: model(inputs)[0])

@@ -16,6 +16,8 @@ from cypher.models.headed import HeadedModel
 from cypher.models.llama import Llama, LlamaConfig
 from cypher.models.model import Model
 from cypher.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from cypher.parallel.engine import Portion
+from cypher.parallel.parallelise import parallelise
 from cypher.tasks.text_sequence import TextReader
 from cypher.train.optimiser import build_optimiser
 from cypher.train.step import train_step
@@ -65,21 +67,22 @@ def gradients(task: Task[Any, Any, Any], model: HeadedModel, rows: Any, parts: i
     """Loss and gradients of one step whose rows are cut into ``parts`` micro-batches of unequal size."""
     examples = [example for index, row in enumerate(rows) for example in task.encode(row, index=index)]
     cuts = [0, *sorted(n * n * len(examples) // parts**2 for n in range(1, parts)), len(examples)]
-    batches = [task.collate(examples[a:b]) for a, b in pairwise(cuts) if b > a]
+    portions = [Portion(batch=task.collate(examples[a:b])) for a, b in pairwise(cuts) if b > a]
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
     for group in optimiser.param_groups:
         group["peak"] = 1.0
-    loss = train_step(model, task, batches, optimiser, rate=1.0, clip_norm=0.0)
+    loss = train_step(parallelise(model), task, portions, optimiser, rate=1.0, clip_norm=0.0)
     moved = [before[name] - parameter.detach() for name, parameter in model.named_parameters()]
     model.load_state_dict(before)
     return loss, moved
 
 
 def learn(task: Task[Any, Any, Any], model: HeadedModel, rows: Any, *, steps: int, rate: float) -> None:
-    optimiser = build_optimiser(model, TrainConfig(learning_rate=rate, weight_decay=0.0))
+    engine = parallelise(model)
+    optimiser = build_optimiser(engine, TrainConfig(learning_rate=rate, weight_decay=0.0))
     examples = [example for index, row in enumerate(rows) for example in task.encode(row, index=index)]
     model.train()
     for _ in range(steps):
-        train_step(model, task, [task.collate(examples)], optimiser, rate=1.0, clip_norm=1.0)
+        train_step(engine, task, [Portion(batch=task.collate(examples))], optimiser, rate=1.0, clip_norm=1.0)
     model.eval()

@@ -27,12 +27,14 @@ from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.bert import Bert, BertConfig
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Model
+from cypher.parallel.engine import Portion
+from cypher.parallel.parallelise import parallelise
 from cypher.train import checkpoint
 from cypher.train.checkpoint import load_trained, start_from
 from cypher.train.loop import train
 from cypher.train.optimiser import build_optimiser, rate_factor
 from cypher.train.progress import read_metrics
-from cypher.train.step import threads_side_by_side, train_step
+from cypher.train.step import cut, train_step
 from cypher.train.task import Head
 
 
@@ -146,15 +148,15 @@ def test_micro_batches_side_by_side_are_the_same_run(accumulation: int, tmp_path
 def test_a_model_that_draws_at_random_is_trained_on_one_thread_at_a_time(threads: Any) -> None:
     """Threads would take their draws from one generator in any order, and no run could be repeated."""
     threads(2)
-    assert (threads_side_by_side(headed()), threads_side_by_side(headed(dropout=0.1))) == (2, 1)
+    assert (parallelise(headed()).parts, parallelise(headed(dropout=0.1)).parts) == (2, 1)
 
 
 def test_an_error_beside_another_micro_batch_arrives(threads: Any) -> None:
     threads(2)
-    task, model = TokenParity(), headed()
-    batches = [task.collate(ROWS[:2]), task.collate([[31]])]  # a token that is not in the vocabulary
+    task, engine = TokenParity(), parallelise(headed())
+    portions = [Portion(batch=task.collate(rows)) for rows in (ROWS[:2], [[31]])]  # a token beyond the vocabulary
     with pytest.raises(IndexError):
-        train_step(model, task, batches, build_optimiser(model, CONFIG), rate=1.0, clip_norm=1.0, side_by_side=2)
+        train_step(engine, task, portions, build_optimiser(engine, CONFIG), rate=1.0, clip_norm=1.0)
 
 
 def test_mean_of_means_would_differ() -> None:
@@ -162,13 +164,25 @@ def test_mean_of_means_would_differ() -> None:
     task, model = TokenParity(), headed().eval()
     halves = [task.collate(ROWS[:4]), task.collate(ROWS[8:12])]
     means = [(loss := task.step(model, half)["tokens"]).total.item() / loss.count for half in halves]
-    optimiser = build_optimiser(model, CONFIG)
-    step = train_step(model, task, halves, optimiser, rate=0.0, clip_norm=0.0)
+    engine, portions = parallelise(model), [Portion(batch=half) for half in halves]
+    step = train_step(engine, task, portions, build_optimiser(engine, CONFIG), rate=0.0, clip_norm=0.0)
     together = sum(task.step(model, half)["tokens"].total.item() for half in halves) / sum(
         task.counts(half)["tokens"] for half in halves
     )
     assert step == pytest.approx(together, abs=1e-6)
     assert abs(sum(means) / 2 - together) > 1e-4
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 5, 8, 13])
+def test_a_step_is_cut_into_as_many_parts_as_there_are_places(n_rows: int) -> None:
+    rows = list(range(n_rows))
+    cuts = [cut(rows, copies=2, copy=copy, parts=3) for copy in range(2)]
+    assert all(len(parts) == 3 for parts in cuts)
+    real = [row for parts in cuts for part, is_ghost in parts if not is_ghost for row in part]
+    assert real == rows
+    sizes = [len(part) for parts in cuts for part, is_ghost in parts if not is_ghost]
+    assert max(sizes) - min(sizes) <= 1
+    assert all(part == [0] for parts in cuts for part, is_ghost in parts if is_ghost)
 
 
 def test_it_learns_and_writes_what_it_says(tmp_path: Path) -> None:
@@ -365,7 +379,7 @@ def test_nothing_to_learn_from_and_a_foreign_checkpoint_are_refused(tmp_path: Pa
 def test_a_run_goes_on_from_another_and_leaves_a_head_of_another_shape_alone(tmp_path: Path) -> None:
     run(tmp_path)
     first, same, other = headed(), headed(), headed()
-    load_trained(first, tmp_path / "best.safetensors")
+    load_trained(parallelise(first), tmp_path / "best.safetensors")
     start_from(tmp_path, same)
     other.head.scores = Linear(16, 4)
     fresh = other.head.scores.weight.clone()

@@ -12,6 +12,7 @@ The optimiser comes last: it holds what is left of the parameters in this proces
 
 from __future__ import annotations
 
+from cypher.config import ParallelPlan
 from cypher.errors import ConfigError
 from cypher.models.headed import HeadedModel
 from cypher.parallel.engine import Engine
@@ -23,13 +24,14 @@ from cypher.parallel.working import Working
 from cypher.parallel.world import World
 
 
-def parallelise(headed: HeadedModel, world: World) -> Engine:
+def parallelise(headed: HeadedModel, world: World | None = None) -> Engine:
     """Divide a model over the processes of a run, in place.
 
     Args:
         headed: With its weights, adapters and what is frozen; the same in every process.
-        world: Its plan says how.
+        world: Its plan says how; ``None`` is this process alone.
     """
+    world = world or World(plan=ParallelPlan())
     plan = world.plan
     if plan.tp > 1 or plan.pp > 1:
         raise ConfigError(f"the plan {plan}", needed="tp = 1 and pp = 1: matrices and stages are not divided yet")

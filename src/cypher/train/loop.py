@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cypher.config import ParallelPlan, TrainConfig
+from cypher.config import TrainConfig
 from cypher.data.batch import batches_for_training
 from cypher.errors import CypherError, DataError
 from cypher.files import write_text
@@ -92,8 +92,8 @@ def train(
     evaluate_every = max(1, per_epoch // config.evaluations_per_epoch)
 
     model.model.prepare_training(dtype)
-    world = world or World(plan=ParallelPlan())
     engine = parallelise(model, world)
+    world = engine.world
     optimiser = build_optimiser(engine, config)
     parts = config.accumulation * engine.parts if may_be_cut(task) else 1
     position = _same_rows(load_checkpoint(folder / "checkpoints", engine, optimiser), rows, development, folder)
