@@ -26,10 +26,12 @@ from cypher.layers.precision import fastest_precision
 from cypher.models.fresh import write_fresh_model
 from cypher.models.headed import HeadedModel
 from cypher.models.load import READ_FORMATS, Dropout, LoadedModel, load_model
+from cypher.parallel.parallelise import parallelise
+from cypher.parallel.world import World, joined
 from cypher.tasks.registry import kind_of
 from cypher.tasks.task_folder import TrainedTask, save_task
 from cypher.tasks.task_kind import TextSource
-from cypher.train.checkpoint import newest_checkpoint, start_from
+from cypher.train.checkpoint import load_trained, newest_checkpoint, start_from
 from cypher.train.loop import TrainResult, train
 from cypher.train.progress import RunWatcher, read_metrics
 from cypher.train.task import Task
@@ -103,12 +105,16 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = No
         )
     if loaded is not None:
         _require_positions(recipe, loaded)
-    with _alone(folder):
-        _claim(folder, recipe)
+    with joined(recipe.parallel) as world, _alone(folder, world):
+        if world.is_main:
+            _claim(folder, recipe)
         if loaded is None:
-            loaded = _fresh(recipe, folder)
+            if world.is_main:
+                _write_fresh(recipe, folder)
+            world.wait()
+            loaded = _load(recipe, str(folder / "fresh"))
             _require_positions(recipe, loaded)
-        return _run(recipe, loaded, folder, progress)
+        return _run(recipe, loaded, folder, progress, world)
 
 
 def _load(recipe: Recipe, name: str) -> LoadedModel:
@@ -116,7 +122,7 @@ def _load(recipe: Recipe, name: str) -> LoadedModel:
     return load_model(name, dropout=dropout)
 
 
-def _fresh(recipe: Recipe, folder: Path) -> LoadedModel:
+def _write_fresh(recipe: Recipe, folder: Path) -> None:
     """The run's own model with random weights, made once: a resumed run finds it with its tokenizer.
 
     Raises:
@@ -132,10 +138,9 @@ def _fresh(recipe: Recipe, folder: Path) -> LoadedModel:
             )
         texts = rows.texts(recipe) if isinstance(rows, TextSource) else ()
         write_fresh_model(place, config, texts, seed=recipe.train.seed)
-    return _load(recipe, str(place))
 
 
-def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher | None) -> Run:
+def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher | None, world: World) -> Run:
     kind = kind_of(recipe.task.kind)
     prepared = kind.rows.prepare(recipe, loaded)
     torch.manual_seed(recipe.train.seed)
@@ -144,8 +149,9 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher
     if recipe.train.start_from is not None and newest_checkpoint(folder / "checkpoints") is None:
         _start_from(Path(recipe.train.start_from), recipe, model)
     rows, development = prepared.rows()
-    precision = _precision(recipe, folder)
-    write_text(folder / "environment.json", json.dumps(_environment(precision), indent=1))
+    precision = world.agreed(_precision(recipe, folder) if world.is_main else "")
+    if world.is_main:
+        write_text(folder / "environment.json", json.dumps(_environment(precision, world), indent=1))
     result = train(
         model,
         task,
@@ -155,30 +161,39 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher
         dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
         folder=folder,
         progress=progress,
+        world=world,
     )
-    from cypher.report import curves  # matplotlib is heavy and only needed here
+    if world.is_main:
+        if world.plan.world > 1:  # what is left of the model here may be a part of it
+            loaded = _load(recipe, _model_name(recipe, folder))
+            model, task = build(recipe, loaded, prepared.config)
+            load_trained(parallelise(model), folder / "best.safetensors")
+            model.eval()
+        from cypher.report import curves  # matplotlib is heavy and only needed here
 
-    curves(
-        _flat(read_metrics(folder / "metrics.jsonl")),
-        folder / "curves.png",
-        metrics=[task.metric],
-        title=recipe.name,
-    )
-    save_task(
-        folder / kind.folder,
-        TrainedTask(
-            model=model,
-            task=task,
-            config=prepared.config,
-            calibration=result.calibration,
-            loaded=loaded,
-            columns=recipe.data.columns,
-        ),
-        adapter_name=ADAPTER,
-        adapter=recipe.adapter,
-        model_name=str((folder / "fresh").absolute()) if recipe.model.fresh is not None else recipe.model.name,
-    )
+        rows_of_metrics = _flat(read_metrics(folder / "metrics.jsonl"))
+        curves(rows_of_metrics, folder / "curves.png", metrics=[task.metric], title=recipe.name)
+        save_task(
+            folder / kind.folder,
+            TrainedTask(
+                model=model,
+                task=task,
+                config=prepared.config,
+                calibration=result.calibration,
+                loaded=loaded,
+                columns=recipe.data.columns,
+            ),
+            adapter_name=ADAPTER,
+            adapter=recipe.adapter,
+            model_name=_model_name(recipe, folder),
+        )
+    world.wait()
     return Run(folder=folder, result=result, skipped=prepared.skipped)
+
+
+def _model_name(recipe: Recipe, folder: Path) -> str:
+    """By which the weights that a run began with are loaded again."""
+    return recipe.model.name if recipe.model.fresh is None else str((folder / "fresh").absolute())
 
 
 def build(recipe: Recipe, loaded: LoadedModel, config: Any) -> tuple[HeadedModel, Task[Any, Any, Any]]:
@@ -225,8 +240,11 @@ def _precision(recipe: Recipe, folder: Path) -> str:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two processes in one folder would each take the other's checkpoints away."""
+def _alone(folder: Path, world: World) -> Iterator[None]:
+    """Two runs in one folder would each take the other's checkpoints away."""
+    if not world.is_main:
+        yield
+        return
     lock = FileLock(folder / "run.lock")
     with writing(folder, kind=DataError, otherwise="choose another folder with --runs"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -255,8 +273,9 @@ def _claim(folder: Path, recipe: Recipe) -> None:
     write_text(path, text)
 
 
-def _environment(precision: str) -> dict[str, Any]:
+def _environment(precision: str, world: World) -> dict[str, Any]:
     return {
+        "processes": world.plan.world,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
