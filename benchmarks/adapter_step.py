@@ -85,9 +85,9 @@ def ours(options: argparse.Namespace) -> None:
 
     from cypher.data.batch import Batch, Inputs, split_batch
     from cypher.layers.token_sum import TokenSum
+    from cypher.models.headed import HeadedModel
     from cypher.models.model import Encoded, Head
     from cypher.train.step import threads_side_by_side, train_step
-    from cypher.train.task import HeadedModel
 
     torch.set_num_threads(options.threads)
     token_ids, labels = rows(options.steps)

@@ -67,9 +67,9 @@ def ours(options: argparse.Namespace) -> None:
     from cypher.config import TrainConfig
     from cypher.data.batch import batches_for_training
     from cypher.layers.precision import fastest_precision
+    from cypher.models.headed import HeadedModel
     from cypher.train.optimiser import build_optimiser, rate_factor
     from cypher.train.step import train_step
-    from cypher.train.task import HeadedModel
 
     torch.set_num_threads(options.threads)
     loaded, task, windows, held_out = windows_of(options)

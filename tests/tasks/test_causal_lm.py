@@ -15,10 +15,10 @@ from cypher.data.texts import TextRow
 from cypher.errors import DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.models.fresh import train_tokenizer
+from cypher.models.headed import HeadedModel
 from cypher.models.llama import Llama, LlamaConfig
 from cypher.tasks import vocabulary_loss
 from cypher.tasks.causal_lm import CausalLm, CompletionRow, Stretch
-from cypher.train.task import HeadedModel
 
 TOKENIZER = train_tokenizer(["the river and the road", "a house by the river"], vocabulary_size=290)
 TWO = SpecialTokens(cls_id=1, sep_id=2, pad_id=0, mask_id=None)

@@ -20,6 +20,7 @@ from cypher.data.table import BadRows
 from cypher.errors import DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.models.bert import Bert, BertConfig
+from cypher.models.headed import HeadedModel
 from cypher.models.llama import Llama, LlamaConfig
 from cypher.models.model import Model
 from cypher.models.seq2seq import Seq2Seq, Seq2SeqConfig
@@ -30,7 +31,6 @@ from cypher.tasks.run import run_recipe
 from cypher.tasks.task_folder import load_task
 from cypher.tasks.task_kind import Source
 from cypher.tasks.text_sequence import TextReader
-from cypher.train.task import HeadedModel
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"the river a mill was built by it rain fell why what ran dry".split()]
 SIZES = {"vocabulary_size": len(WORDS), "width": 16, "n_heads": 2, "inner_width": 24}

@@ -18,6 +18,7 @@ from cypher.data.table import BadRows
 from cypher.errors import DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.models.bert import Bert, BertConfig
+from cypher.models.headed import HeadedModel
 from cypher.models.llama import Llama, LlamaConfig
 from cypher.models.load import load_model
 from cypher.models.model import Encoded, Model
@@ -29,7 +30,6 @@ from cypher.tasks.span_places import find_spans
 from cypher.tasks.task_folder import load_task
 from cypher.tasks.task_kind import Source
 from cypher.tasks.text_sequence import TextReader
-from cypher.train.task import HeadedModel
 
 BORDERS = ("start", "end")
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"the river bank of a mill was built by it rain fell on cold".split()]

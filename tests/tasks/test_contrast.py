@@ -15,13 +15,13 @@ from scipy.stats import spearmanr
 from cypher.config import EmbedConfig, TrainConfig
 from cypher.data.batch import pad_inputs
 from cypher.errors import ConfigError, DataError
+from cypher.models.headed import HeadedModel
 from cypher.models.load import Dropout, load_model
 from cypher.tasks.contrast import Contrast, EmbedRow, contrast_loss
 from cypher.tasks.correlation import spearman
 from cypher.tasks.rank_scores import ranks_of
 from cypher.train.loop import train
 from cypher.train.progress import read_metrics
-from cypher.train.task import HeadedModel
 
 ROWS = [
     EmbedRow(

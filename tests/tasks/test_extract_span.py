@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from cypher.config import ExtractSpanConfig
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.models.bert import Bert, BertConfig
+from cypher.models.headed import HeadedModel
 from cypher.tasks import extract_span
 from cypher.tasks.extract_span import ExtractSpan, SpanCandidate, SpanRow, score_spans
-from cypher.train.task import HeadedModel
 
 SPECIAL = SpecialTokens(cls_id=1, sep_id=2, pad_id=0, mask_id=None)
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cypher.config.judge_candidates import JudgeCandidatesConfig
 from cypher.errors import ConfigError
+from cypher.models.headed import HeadedModel
 from cypher.models.load import load_model
 from cypher.tasks.judge_candidates import JudgeCandidates, JudgeRow, best_threshold
-from cypher.train.task import HeadedModel
 
 PASSAGE = "the otter lives near the river and the heron is in the house"
 ROWS = [

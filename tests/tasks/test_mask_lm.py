@@ -19,11 +19,11 @@ from cypher.hub.tokenizer import SpecialTokens
 from cypher.models import bert
 from cypher.models.bert import Bert, BertConfig
 from cypher.models.fresh import train_tokenizer
+from cypher.models.headed import HeadedModel
 from cypher.models.load import load_model
 from cypher.tasks.mask_lm import MaskLm, choose_tokens
 from cypher.train.loop import train
 from cypher.train.progress import read_metrics
-from cypher.train.task import HeadedModel
 
 TEXTS = ["the river is by the house and the road", "who was in the river", "a", "what is the house of the road for"] * 8
 ROWS = [TextRow(texts=(text,)) for text in TEXTS]

@@ -15,11 +15,11 @@ from cypher.config import ExtractSpanConfig, LoraConfig
 from cypher.data.batch import Inputs
 from cypher.errors import ConfigError, ModelError
 from cypher.hub.weights import write_safetensors
+from cypher.models.headed import HeadedModel
 from cypher.models.load import load_model
 from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan
 from cypher.tasks.reader_folder import SpanReader, export_reader, load_reader, save_reader
-from cypher.train.task import HeadedModel
 
 FAMILIES = {"bert": {}, "roberta": {"type_vocab_size": 1, "pad_token_id": 1}, "xlm-roberta": {"type_vocab_size": 1}}
 QUESTION, PASSAGE = "who was it", "it was the king of the river"

@@ -14,9 +14,9 @@ from cypher.data.batch import Inputs
 from cypher.errors import ConfigError, DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.models.fresh import train_tokenizer
+from cypher.models.headed import HeadedModel
 from cypher.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from cypher.tasks.translate import PairRow, Translate, read_parallel
-from cypher.train.task import HeadedModel
 
 TOKENIZER = train_tokenizer(["a house by the river", "ein Haus am Fluss"], vocabulary_size=290)
 SPECIAL = SpecialTokens(cls_id=1, sep_id=2, pad_id=0, mask_id=None)

@@ -12,13 +12,14 @@ from torch import nn
 from cypher.config import TrainConfig
 from cypher.hub.tokenizer import load_tokenizer, special_tokens
 from cypher.models.bert import Bert, BertConfig
+from cypher.models.headed import HeadedModel
 from cypher.models.llama import Llama, LlamaConfig
 from cypher.models.model import Model
 from cypher.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from cypher.tasks.text_sequence import TextReader
 from cypher.train.optimiser import build_optimiser
 from cypher.train.step import train_step
-from cypher.train.task import HeadedModel, Task
+from cypher.train.task import Task
 
 ARCHITECTURES = ("bert", "llama", "seq2seq")
 

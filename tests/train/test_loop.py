@@ -25,14 +25,14 @@ from cypher.errors import CypherError, DataError, ModelError
 from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.bert import Bert, BertConfig
-from cypher.models.model import Encoded, Model
+from cypher.models.headed import HeadedModel
+from cypher.models.model import Encoded, Head, Model
 from cypher.train import checkpoint
 from cypher.train.checkpoint import load_trained, start_from
 from cypher.train.loop import train
 from cypher.train.optimiser import build_optimiser, rate_factor
 from cypher.train.progress import read_metrics
 from cypher.train.step import threads_side_by_side, train_step
-from cypher.train.task import Head, HeadedModel
 
 
 class SumHead(Head):

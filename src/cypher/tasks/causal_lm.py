@@ -22,9 +22,9 @@ from cypher.decode.greedy import greedy
 from cypher.errors import DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.token_sum import Losses, TokenSum
+from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.vocabulary_loss import TokenLosses, vocabulary_losses
-from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024

@@ -18,11 +18,11 @@ from cypher.config import ChooseConfig
 from cypher.data.batch import Batch, batches_for_inference
 from cypher.data.batch_workers import each_batch
 from cypher.layers.token_sum import Losses, TokenSum
+from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Model
 from cypher.tasks.label_calibration import fit_temperature, probabilities_of
 from cypher.tasks.pooling import PooledHead, by_input_row, pooling_of
 from cypher.tasks.text_sequence import TextReader, TextSequence
-from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024

@@ -15,13 +15,13 @@ from cypher.config import ClassifyConfig
 from cypher.data.batch import Batch, batches_for_inference
 from cypher.data.batch_workers import each_batch
 from cypher.layers.token_sum import Losses, TokenSum
+from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Model
 from cypher.tasks.label_calibration import best_thresholds, fit_temperature, probabilities_of
 from cypher.tasks.label_loss import class_weights, log_shares, multi_label_loss, single_label_loss
 from cypher.tasks.label_metrics import multi_label_scores, single_label_scores
 from cypher.tasks.pooling import PooledHead, by_input_row, pooling_of
 from cypher.tasks.text_sequence import TextReader, TextSequence
-from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024

@@ -21,13 +21,13 @@ from cypher.data.batch import Batch, batches_for_inference
 from cypher.data.batch_workers import each_batch
 from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
+from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.label_calibration import fit_temperature, probabilities_of
 from cypher.tasks.label_metrics import single_label_scores
 from cypher.tasks.pooling import by_input_row, pooling_of
 from cypher.tasks.span_places import SpanPlaces, find_spans
 from cypher.tasks.text_sequence import TextReader
-from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024

@@ -24,10 +24,10 @@ from cypher.data.batch_workers import each_batch
 from cypher.errors import ConfigError, DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.token_sum import Losses, TokenSum
+from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.correlation import spearman
 from cypher.tasks.rank_scores import ranks_of, retrieval_scores
-from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024

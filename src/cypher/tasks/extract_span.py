@@ -20,11 +20,11 @@ from cypher.data.batch_workers import each_batch
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
+from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.answer_metrics import exact_match, token_f1
 from cypher.tasks.calibration import Calibration, fit_calibration
 from cypher.tasks.span_decoding import best_spans
-from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included: large enough for the matrix units, small enough for the cache.
 # Two or three windows: passages differ in length, and what a larger batch saves it loses to padding.

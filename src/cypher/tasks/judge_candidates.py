@@ -27,8 +27,8 @@ from cypher.data.batch_workers import each_batch
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
+from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
-from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024

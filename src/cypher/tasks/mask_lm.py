@@ -25,9 +25,9 @@ from cypher.errors import ConfigError, DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.bert import Bert, BertLanguageHead, BertPrediction
+from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.vocabulary_loss import vocabulary_losses
-from cypher.train.task import HeadedModel
 
 # Of the tokens that are predicted: behind the mask token, and replaced by any token; the rest stay.
 HIDDEN, REPLACED = 0.8, 0.1

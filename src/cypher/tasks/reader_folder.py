@@ -26,11 +26,11 @@ from cypher.config import AdapterConfig, ExtractSpanConfig
 from cypher.errors import ModelError, first_line
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
+from cypher.models.headed import HeadedModel
 from cypher.models.load import LoadedModel, export_model, read_config
 from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan
 from cypher.tasks.task_folder import TrainedTask, load_task, save_task
-from cypher.train.task import HeadedModel
 
 # By model_type: what transformers calls the encoder in its class for question answering, and that class.
 _QUESTION_ANSWERING = {

@@ -16,12 +16,12 @@ from cypher.data.batch import Batch, batches_for_inference
 from cypher.data.batch_workers import each_batch
 from cypher.errors import DataError
 from cypher.layers.token_sum import Losses, TokenSum
+from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Model
 from cypher.tasks.correlation import pearson, spearman
 from cypher.tasks.pooling import PooledHead, by_input_row, pooling_of
 from cypher.tasks.table_rows import Fields, TableRows, text_of
 from cypher.tasks.text_sequence import TextReader, TextSequence
-from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024

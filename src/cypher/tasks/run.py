@@ -24,6 +24,7 @@ from cypher.hub.download import FetchProgress
 from cypher.hub.fetch import resolve
 from cypher.layers.precision import fastest_precision
 from cypher.models.fresh import write_fresh_model
+from cypher.models.headed import HeadedModel
 from cypher.models.load import READ_FORMATS, Dropout, LoadedModel, load_model
 from cypher.tasks.registry import kind_of
 from cypher.tasks.task_folder import TrainedTask, save_task
@@ -31,7 +32,7 @@ from cypher.tasks.task_kind import TextSource
 from cypher.train.checkpoint import newest_checkpoint, start_from
 from cypher.train.loop import TrainResult, train
 from cypher.train.progress import RunWatcher, read_metrics
-from cypher.train.task import HeadedModel, Task
+from cypher.train.task import Task
 
 # The name under which a recipe's adapter is attached while it is trained.
 ADAPTER = "trained"

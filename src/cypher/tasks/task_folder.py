@@ -17,9 +17,10 @@ from cypher.config.section import parse
 from cypher.errors import ConfigError, ModelError, first_line
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
+from cypher.models.headed import HeadedModel
 from cypher.models.load import LoadedModel, export_model, load_model
 from cypher.tasks.registry import kind_of
-from cypher.train.task import HeadedModel, Task
+from cypher.train.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,9 +24,9 @@ from cypher.decode.greedy import greedy
 from cypher.errors import ConfigError, DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.token_sum import Losses, TokenSum
+from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.vocabulary_loss import vocabulary_losses
-from cypher.train.task import HeadedModel
 
 # Tokens of one inference batch, padding included, source and target together.
 BATCH_TOKENS = 2048

@@ -18,7 +18,7 @@ from cypher.errors import DataError, ModelError, first_line
 from cypher.files import read_json, write_text
 from cypher.hub.cache import writing
 from cypher.hub.weights import read_safetensors, write_safetensors
-from cypher.train.task import HeadedModel
+from cypher.models.headed import HeadedModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,13 @@ from cypher.data.batch import batches_for_training, split_batch
 from cypher.errors import CypherError, DataError
 from cypher.files import write_text
 from cypher.hub.weights import write_safetensors
+from cypher.models.headed import HeadedModel
 from cypher.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint, trained_tensors
 from cypher.train.interruption import Interruption
 from cypher.train.optimiser import build_optimiser, rate_factor
 from cypher.train.progress import MetricsFile, RunWatcher, Silence
 from cypher.train.step import threads_side_by_side, train_step
-from cypher.train.task import HeadedModel, Task, may_be_cut
+from cypher.train.task import Task, may_be_cut
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cypher.config import TrainConfig
-from cypher.train.task import HeadedModel
+from cypher.models.headed import HeadedModel
 
 
 def build_optimiser(model: HeadedModel, config: TrainConfig) -> torch.optim.AdamW:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from cypher.data.batch import Batch
 from cypher.data.batch_workers import each_batch
 from cypher.layers.penalty import penalty_of
+from cypher.models.headed import HeadedModel
 from cypher.train.optimiser import set_rate
-from cypher.train.task import HeadedModel, Task
+from cypher.train.task import Task
 
 
 def train_step(

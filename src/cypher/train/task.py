@@ -1,38 +1,18 @@
-"""The protocol by which the loop knows a task, and the model with its head."""
+"""The protocol by which the loop knows a task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from torch import Tensor, nn
-
-from cypher.data.batch import Batch, Inputs
+from cypher.data.batch import Batch
 from cypher.layers.token_sum import Losses
-from cypher.models.model import Encoded, Head, Model
+from cypher.models.headed import HeadedModel
+from cypher.models.model import Head, Model
 
 Row = TypeVar("Row", contravariant=True)
 Example = TypeVar("Example")
 Prediction = TypeVar("Prediction")
-
-
-class HeadedModel(nn.Module):
-    """A model and a task's head, trained and saved together.
-
-    Args:
-        model: The architecture.
-        head: The task's.
-    """
-
-    def __init__(self, model: Model, head: Head) -> None:
-        super().__init__()
-        self.model = model
-        self.head = head
-
-    def forward(self, inputs: Inputs) -> tuple[Tensor, Encoded]:
-        """Logits of the head, and what the model made of the inputs."""
-        encoded: Encoded = self.model(inputs)
-        return self.head(encoded), encoded
 
 
 class Task(Protocol, Generic[Row, Example, Prediction]):

@@ -9,11 +9,11 @@ import torch
 from cypher.adapters.lora import Lora
 from cypher.apps.qa.reader import Reader
 from cypher.config import ExtractSpanConfig, LoraConfig
+from cypher.models.headed import HeadedModel
 from cypher.models.load import load_model
 from cypher.tasks.calibration import Calibration
 from cypher.tasks.extract_span import ExtractSpan
 from cypher.tasks.reader_folder import SpanReader, load_reader, save_reader
-from cypher.train.task import HeadedModel
 
 
 def write_reader(folder: Path, model: Path, *, threshold: float = -1e9, max_length: int = 64) -> Path:
