@@ -88,6 +88,7 @@ def ours(options: argparse.Namespace) -> None:
     from cypher.models.headed import HeadedModel
     from cypher.models.model import Encoded, Head
     from cypher.train.step import threads_side_by_side, train_step
+    from cypher.train.task import Task
 
     torch.set_num_threads(options.threads)
     token_ids, labels = rows(options.steps)
@@ -100,12 +101,12 @@ def ours(options: argparse.Namespace) -> None:
         def forward(self, encoded: Encoded) -> torch.Tensor:
             return self.linear(encoded.hidden[:, 0].float())
 
-    class Kinds:
+    class Kinds(Task[Any, Any, Any]):
         def counts(self, batch: Batch) -> dict[str, int]:
             return {"kind": len(batch.rows)}
 
-        def step(self, model: HeadedModel, batch: Batch) -> dict[str, TokenSum]:
-            total = F.cross_entropy(model(batch.inputs)[0], batch.targets["labels"], reduction="sum")
+        def losses(self, head: Head, encoded: Encoded, batch: Batch) -> dict[str, TokenSum]:
+            total = F.cross_entropy(head(encoded), batch.targets["labels"], reduction="sum")
             return {"kind": TokenSum(total=total, count=len(batch.rows))}
 
     def work() -> dict[str, Any]:

@@ -33,6 +33,7 @@ from cypher.train.loop import train
 from cypher.train.optimiser import build_optimiser, rate_factor
 from cypher.train.progress import read_metrics
 from cypher.train.step import threads_side_by_side, train_step
+from cypher.train.task import Task
 
 
 class SumHead(Head):
@@ -44,7 +45,7 @@ class SumHead(Head):
         return self.scores(encoded.hidden)
 
 
-class TokenParity:
+class TokenParity(Task[list[int], list[int], list[int]]):
     """Each token's class is its id modulo 3: learnt in a few steps, counted in tokens of unequal rows."""
 
     kind, metric = "parity", "accuracy"
@@ -65,8 +66,8 @@ class TokenParity:
     def counts(self, batch: Batch) -> Mapping[str, int]:
         return {"tokens": int(batch.inputs.attention_mask.sum())}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
-        logits, _ = model(batch.inputs)
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
+        logits = head(encoded)
         kept = batch.inputs.attention_mask
         total = torch.nn.functional.cross_entropy(logits[kept].float(), batch.targets["label"][kept], reduction="sum")
         return {"tokens": TokenSum(total=total, count=int(kept.sum()))}

@@ -24,7 +24,7 @@ from cypher.layers.route import following
 from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
-from cypher.models.model import Encoded, Entered, Head, Model
+from cypher.models.model import Encoded, Entered, LanguageHead, Model
 from cypher.models.name_map import NameMap
 
 NAME_MAP = NameMap(
@@ -197,7 +197,7 @@ class BertPrediction(nn.Module):
         return cast(Tensor, self.norm(self.activation(self.dense(hidden))))
 
 
-class BertLanguageHead(Head):
+class BertLanguageHead(LanguageHead):
     """Logits of the masked tokens, by the token embedding itself.
 
     Args:
@@ -206,7 +206,7 @@ class BertLanguageHead(Head):
     """
 
     def __init__(self, prediction: BertPrediction, model: Bert) -> None:
-        super().__init__()
+        super().__init__(model.vocabulary_size)
         self._model = (model, prediction)
 
     def forward(self, encoded: Encoded) -> Tensor:
@@ -236,6 +236,7 @@ class Bert(Model):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.vocabulary_size = config.vocabulary_size
         self.max_positions = config.max_positions
         self.embeddings = BertEmbeddings(config)
         self.embedding_output = EmbeddingSite()
@@ -281,7 +282,7 @@ class Bert(Model):
         context = BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
         return Entered(hidden, context)
 
-    def language_head(self) -> Head:
+    def language_head(self) -> BertLanguageHead:
         """The head of masked language modelling, tied to the token embedding.
 
         Raises:

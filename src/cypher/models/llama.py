@@ -24,7 +24,7 @@ from cypher.layers.rotary import Rotary
 from cypher.layers.route import following
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
-from cypher.models.model import Encoded, Entered, Head, Model
+from cypher.models.model import Encoded, Entered, LanguageHead, Model
 from cypher.models.name_map import NameMap
 
 NAME_MAP = NameMap(
@@ -125,7 +125,7 @@ class LlamaConfig(BaseModel):
         return tables + self.n_layers * block + self.width
 
 
-class LlamaLanguageHead(Head):
+class LlamaLanguageHead(LanguageHead):
     """Logits of the next token, by the token embedding or the model's own output layer.
 
     Args:
@@ -133,7 +133,7 @@ class LlamaLanguageHead(Head):
     """
 
     def __init__(self, model: Llama) -> None:
-        super().__init__()
+        super().__init__(model.vocabulary_size)
         self._model = (model,)
 
     def forward(self, encoded: Encoded) -> Tensor:
@@ -169,6 +169,7 @@ class Llama(Model):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.vocabulary_size = config.vocabulary_size
         self.max_positions = config.max_positions
         self.token = Embedding(config.vocabulary_size, config.width)
         self.embedding_output = EmbeddingSite()

@@ -26,7 +26,7 @@ from cypher.layers.route import following
 from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
-from cypher.models.model import Encoded, Entered, Head, Model
+from cypher.models.model import Encoded, Entered, LanguageHead, Model
 from cypher.models.name_map import NameMap
 
 
@@ -170,7 +170,7 @@ class Seq2SeqEmbeddings(nn.Module):
         return hidden
 
 
-class Seq2SeqLanguageHead(Head):
+class Seq2SeqLanguageHead(LanguageHead):
     """Logits of the next target token, by the target's token embedding.
 
     Args:
@@ -178,7 +178,7 @@ class Seq2SeqLanguageHead(Head):
     """
 
     def __init__(self, model: Seq2Seq) -> None:
-        super().__init__()
+        super().__init__(model.vocabulary_size)
         self._model = (model,)
 
     def forward(self, encoded: Encoded) -> Tensor:
@@ -211,6 +211,7 @@ class Seq2Seq(Model):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.vocabulary_size = config.vocabulary_size
         self.max_positions = config.max_positions
         self.token = Embedding(config.vocabulary_size, config.width)
         self.source_token = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from cypher.data.batch import Batch
+from cypher.data.batch import Batch, Inputs
 from cypher.layers.token_sum import Losses
 from cypher.models.headed import HeadedModel
-from cypher.models.model import Head, Model
+from cypher.models.model import Encoded, Head, Model
 
 Row = TypeVar("Row", contravariant=True)
 Example = TypeVar("Example")
@@ -19,12 +19,24 @@ class Task(Protocol, Generic[Row, Example, Prediction]):
     """One objective.
 
     A row (as a reader gives it) becomes one or more examples (as a model can take them); examples become batches.
+    A task derives from this class and says :meth:`losses`; the forward before them may then run elsewhere.
+
+    Example:
+        >>> from cypher.layers.token_sum import TokenSum
+        >>> class SmallLogits(Task[list[int], list[int], float]):
+        ...     def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
+        ...         size = TokenSum(total=head(encoded).square().sum(), count=len(batch.rows))
+        ...         return {"size": size, **encoded.losses}
+        >>> SmallLogits().whole_model
+        False
     """
 
     kind: str
     """As the recipe names it."""
     metric: str
     """The key of :meth:`score` that chooses the best checkpoint; larger is better."""
+    whole_model: ClassVar[bool] = False
+    """A task whose step is more than one forward and a loss sets it; it cannot be cut into stages."""
 
     def head(self, model: Model) -> Head:
         """A fresh head for ``model``."""
@@ -46,8 +58,29 @@ class Task(Protocol, Generic[Row, Example, Prediction]):
     def counts(self, batch: Batch) -> Mapping[str, int]:
         """Terms of each loss in ``batch``, known before the forward so that each micro-batch can be scaled."""
 
+    def reads(self, batch: Batch) -> Inputs:
+        """What the model reads of ``batch`` in training; every process that runs a part of the model asks for it.
+
+        Args:
+            batch: Of :meth:`collate`; what is drawn at random depends on seed, step and row alone.
+        """
+        return batch.inputs
+
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
+        """Losses of one batch, not yet divided; asked for where the model's last block has run.
+
+        Args:
+            head: Of :meth:`head`, in training mode.
+            encoded: What the model made of :meth:`reads`.
+            batch: Of :meth:`collate`.
+
+        Returns:
+            Sums with their counts, by the names that :meth:`counts` gives; those of ``encoded.losses`` too.
+        """
+        raise AssertionError("a task says what its losses are, or overrides its step and is a whole_model one")
+
     def step(self, model: HeadedModel, batch: Batch) -> Losses:
-        """Losses of one batch, not yet divided.
+        """One forward and its :meth:`losses`; a task that overrides it sets :attr:`whole_model`.
 
         Args:
             model: In training mode.
@@ -56,6 +89,7 @@ class Task(Protocol, Generic[Row, Example, Prediction]):
         Returns:
             Sums with their counts, by the names that :meth:`counts` gives.
         """
+        return self.losses(model.head, model.model(self.reads(batch)), batch)
 
     def predict(self, model: HeadedModel, rows: Sequence[Row]) -> list[Prediction]:
         """One prediction a row, in order; ``model`` is in evaluation mode.
