@@ -24,6 +24,7 @@ from cypher.layers.route import following
 from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
+from cypher.layers.vocabulary_logits import VocabularyLogits
 from cypher.models.model import Encoded, Entered, LanguageHead, Model
 from cypher.models.name_map import NameMap
 
@@ -214,7 +215,7 @@ class BertLanguageHead(LanguageHead):
         model, prediction = self._model
         with following(encoded.route):
             hidden = model.embedding_output.inverse(prediction(encoded.scatter()))
-        return F.linear(hidden, model.token_vectors().to(hidden.dtype), prediction.bias.to(hidden.dtype))
+        return cast(Tensor, model.vocabulary_logits(hidden, model.token_vectors(), prediction.bias))
 
 
 class Bert(Model):
@@ -244,6 +245,7 @@ class Bert(Model):
         self.segments = nn.ModuleDict({"encoder": nn.ModuleDict(blocks)})
         self.pooler = Linear(config.width, config.width) if config.with_pooler else None
         self.prediction = BertPrediction(config) if config.with_prediction else None
+        self.vocabulary_logits = VocabularyLogits()
 
     @staticmethod
     def _block(config: BertConfig) -> Block:

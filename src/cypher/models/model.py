@@ -24,6 +24,7 @@ from cypher.layers.route import Arrangement, Route, following
 from cypher.layers.sites import EmbeddingSite
 from cypher.layers.state import State
 from cypher.layers.token_sum import TokenSum
+from cypher.layers.vocabulary_logits import VocabularyLogits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,7 @@ class Model(nn.Module, ABC):
     Attributes:
         segments: Parts in forward order, each a ``ModuleDict`` of numbered blocks; pipelines cut between blocks.
         embedding_output: Where hidden states leave the embedding; a decoder's, where there are two.
+        vocabulary_logits: The product of hidden states with :meth:`token_vectors`; language heads go through it.
         width: Of the hidden states.
         vocabulary_size: Tokens it knows, of what it writes where sources have a table of their own.
         max_positions: Tokens a row may have; ``None`` where nothing limits them.
@@ -125,6 +127,7 @@ class Model(nn.Module, ABC):
 
     segments: nn.ModuleDict
     embedding_output: EmbeddingSite
+    vocabulary_logits: VocabularyLogits
     width: int
     vocabulary_size: int
     max_positions: int | None = None

@@ -26,6 +26,7 @@ from cypher.layers.route import following
 from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
+from cypher.layers.vocabulary_logits import VocabularyLogits
 from cypher.models.model import Encoded, Entered, LanguageHead, Model
 from cypher.models.name_map import NameMap
 
@@ -186,7 +187,7 @@ class Seq2SeqLanguageHead(LanguageHead):
         (model,) = self._model
         with following(encoded.route):
             hidden = model.embedding_output.inverse(encoded.scatter())
-        return F.linear(hidden, model.token_vectors().to(hidden.dtype))
+        return cast(Tensor, model.vocabulary_logits(hidden, model.token_vectors()))
 
 
 class Seq2Seq(Model):
@@ -233,6 +234,7 @@ class Seq2Seq(Model):
         if config.style == "pre":
             for side in ("encoder", "decoder"):
                 self.norms[side] = nn.LayerNorm(config.width, eps=config.norm_epsilon)
+        self.vocabulary_logits = VocabularyLogits()
 
     @staticmethod
     def _block(config: Seq2SeqConfig, *, with_source: bool = False) -> Block:
