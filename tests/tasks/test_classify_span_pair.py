@@ -139,7 +139,7 @@ def test_the_head_reads_the_means_of_both_spans_and_one_vector_of_the_row(archit
     task, model = marking(architecture)
     examples = [example for index, given in enumerate(GIVEN) for example in task.encode(given, index=index)]
     batch = task.collate(examples)
-    found = task._logits(model, batch)[0]
+    found = task._logits(model.head, model.model(batch.inputs), batch)
     head = model.head
     assert isinstance(head, SpanPairHead)
     weight = head.scores.weight.view(3, 2, -1)

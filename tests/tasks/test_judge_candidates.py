@@ -57,7 +57,7 @@ def test_a_candidate_is_judged_as_if_it_were_the_only_one(tiny_bert: Path) -> No
 def test_padding_and_company_change_nothing(tiny_bert: Path) -> None:
     model, task = built(tiny_bert)
     batch = task.collate([example for index, row in enumerate(ROWS) for example in task.encode(row, index=index)])
-    together, _ = task._logits(model, batch)
+    together = task._logits(model.head, model.model(batch.inputs), batch)
     apart = torch.cat([found for row in ROWS for found in logits(model, task, row)])
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
 

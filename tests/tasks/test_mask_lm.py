@@ -93,6 +93,19 @@ def test_masking_follows_the_paper_and_leaves_special_tokens_alone(loaded: Any) 
     assert shares.tolist() == pytest.approx([0.8, 0.1, 0.1], abs=0.03)
 
 
+def test_processes_that_share_a_model_hide_the_same(loaded: Any) -> None:
+    first, last = task_of(loaded), task_of(loaded)
+    model = headed(loaded, first)
+    batch = dataclasses.replace(batch_of(first), step=3)
+    expected = task_of(loaded).step(model, batch)["masked"]
+    read = first.reads(batch)
+    assert not torch.equal(read.token_ids, batch.inputs.token_ids)
+    term = last.losses(model.head, model.model(read), batch)["masked"]
+    assert torch.equal(last.reads(batch).token_ids, read.token_ids)
+    assert term.count == expected.count == last.counts(batch)["masked"]
+    assert torch.equal(term.total, expected.total)
+
+
 def test_masking_depends_on_seed_step_and_place_alone(loaded: Any) -> None:
     task = task_of(loaded)
     batch = batch_of(task)

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cypher.models.model import Encoded, Head
+from cypher.models.model import Encoded, LanguageHead
 from cypher.tasks.vocabulary_loss import vocabulary_losses
 
 VOCABULARY = 23
 
 
-class Projection(Head):
+class Projection(LanguageHead):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(VOCABULARY)
         self.linear = nn.Linear(8, VOCABULARY)
         self.most = 0
 
@@ -40,8 +40,7 @@ def test_stretches_equal_the_whole_with_their_gradients(label_smoothing: float, 
     found, expected = [], []
     hidden = torch.randn(3, 11, 8, requires_grad=True)
     losses = vocabulary_losses(
-        head, encoded(hidden, mask), targets,
-        vocabulary_size=VOCABULARY, label_smoothing=label_smoothing, most_logits=most_logits,
+        head, encoded(hidden, mask), targets, label_smoothing=label_smoothing, most_logits=most_logits
     )  # fmt: skip
     found = torch.autograd.grad(losses.loss.sum(), [hidden, *head.parameters()])
     assert head.most <= max(most_logits, 3 * VOCABULARY)

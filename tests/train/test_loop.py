@@ -26,7 +26,7 @@ from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.bert import Bert, BertConfig
 from cypher.models.headed import HeadedModel
-from cypher.models.model import Encoded, Model
+from cypher.models.model import Encoded, Head, Model
 from cypher.parallel.engine import Portion
 from cypher.parallel.parallelise import parallelise
 from cypher.train import checkpoint
@@ -35,7 +35,7 @@ from cypher.train.loop import train
 from cypher.train.optimiser import build_optimiser, rate_factor
 from cypher.train.progress import read_metrics
 from cypher.train.step import cut, train_step
-from cypher.train.task import Head
+from cypher.train.task import Task
 
 
 class SumHead(Head):
@@ -47,7 +47,7 @@ class SumHead(Head):
         return self.scores(encoded.hidden)
 
 
-class TokenParity:
+class TokenParity(Task[list[int], list[int], list[int]]):
     """Each token's class is its id modulo 3: learnt in a few steps, counted in tokens of unequal rows."""
 
     kind, metric = "parity", "accuracy"
@@ -68,8 +68,8 @@ class TokenParity:
     def counts(self, batch: Batch) -> Mapping[str, int]:
         return {"tokens": int(batch.inputs.attention_mask.sum())}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
-        logits, _ = model(batch.inputs)
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
+        logits = head(encoded)
         kept = batch.inputs.attention_mask
         total = torch.nn.functional.cross_entropy(logits[kept].float(), batch.targets["label"][kept], reduction="sum")
         return {"tokens": TokenSum(total=total, count=int(kept.sum()))}

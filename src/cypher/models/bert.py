@@ -24,7 +24,8 @@ from cypher.layers.route import following
 from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
-from cypher.models.model import Encoded, Entered, Head, Model
+from cypher.layers.vocabulary_logits import VocabularyLogits
+from cypher.models.model import Encoded, Entered, LanguageHead, Model
 from cypher.models.name_map import NameMap
 
 NAME_MAP = NameMap(
@@ -197,7 +198,7 @@ class BertPrediction(nn.Module):
         return cast(Tensor, self.norm(self.activation(self.dense(hidden))))
 
 
-class BertLanguageHead(Head):
+class BertLanguageHead(LanguageHead):
     """Logits of the masked tokens, by the token embedding itself.
 
     Args:
@@ -206,7 +207,7 @@ class BertLanguageHead(Head):
     """
 
     def __init__(self, prediction: BertPrediction, model: Bert) -> None:
-        super().__init__()
+        super().__init__(model.vocabulary_size)
         self._model = (model, prediction)
 
     def forward(self, encoded: Encoded) -> Tensor:
@@ -214,7 +215,7 @@ class BertLanguageHead(Head):
         model, prediction = self._model
         with following(encoded.route):
             hidden = model.embedding_output.inverse(prediction(encoded.scatter()))
-        return F.linear(hidden, model.token_vectors().to(hidden.dtype), prediction.bias.to(hidden.dtype))
+        return cast(Tensor, model.vocabulary_logits(hidden, model.token_vectors(), prediction.bias))
 
 
 class Bert(Model):
@@ -236,6 +237,7 @@ class Bert(Model):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.vocabulary_size = config.vocabulary_size
         self.max_positions = config.max_positions
         self.embeddings = BertEmbeddings(config)
         self.embedding_output = EmbeddingSite()
@@ -243,6 +245,7 @@ class Bert(Model):
         self.segments = nn.ModuleDict({"encoder": nn.ModuleDict(blocks)})
         self.pooler = Linear(config.width, config.width) if config.with_pooler else None
         self.prediction = BertPrediction(config) if config.with_prediction else None
+        self.vocabulary_logits = VocabularyLogits()
 
     @staticmethod
     def _block(config: BertConfig) -> Block:
@@ -281,7 +284,7 @@ class Bert(Model):
         context = BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
         return Entered(hidden, context)
 
-    def language_head(self) -> Head:
+    def language_head(self) -> BertLanguageHead:
         """The head of masked language modelling, tied to the token embedding.
 
         Raises:

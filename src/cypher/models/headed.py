@@ -1,4 +1,4 @@
-"""A model and a task's head on it."""
+"""A model and the head of a task on it."""
 
 from __future__ import annotations
 

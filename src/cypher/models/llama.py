@@ -6,9 +6,8 @@ The whole architecture, its configuration and the map between its names and thos
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -24,7 +23,8 @@ from cypher.layers.rotary import Rotary
 from cypher.layers.route import following
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
-from cypher.models.model import Encoded, Entered, Head, Model
+from cypher.layers.vocabulary_logits import VocabularyLogits
+from cypher.models.model import Encoded, Entered, LanguageHead, Model
 from cypher.models.name_map import NameMap
 
 NAME_MAP = NameMap(
@@ -125,7 +125,7 @@ class LlamaConfig(BaseModel):
         return tables + self.n_layers * block + self.width
 
 
-class LlamaLanguageHead(Head):
+class LlamaLanguageHead(LanguageHead):
     """Logits of the next token, by the token embedding or the model's own output layer.
 
     Args:
@@ -133,7 +133,7 @@ class LlamaLanguageHead(Head):
     """
 
     def __init__(self, model: Llama) -> None:
-        super().__init__()
+        super().__init__(model.vocabulary_size)
         self._model = (model,)
 
     def forward(self, encoded: Encoded) -> Tensor:
@@ -145,7 +145,7 @@ class LlamaLanguageHead(Head):
             return logits
         with following(encoded.route):
             hidden = model.embedding_output.inverse(hidden)
-        return F.linear(hidden, model.token_vectors().to(hidden.dtype))
+        return cast(Tensor, model.vocabulary_logits(hidden, model.token_vectors()))
 
 
 class Llama(Model):
@@ -169,6 +169,7 @@ class Llama(Model):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.vocabulary_size = config.vocabulary_size
         self.max_positions = config.max_positions
         self.token = Embedding(config.vocabulary_size, config.width)
         self.embedding_output = EmbeddingSite()
@@ -177,6 +178,7 @@ class Llama(Model):
         self.segments = nn.ModuleDict({"decoder": nn.ModuleDict(blocks)})
         self.norm = RmsNorm(config.width, epsilon=config.norm_epsilon)
         self.output = None if config.is_tied else Linear(config.width, config.vocabulary_size, bias=False)
+        self.vocabulary_logits = VocabularyLogits()
 
     @staticmethod
     def _block(config: LlamaConfig) -> Block:

@@ -25,6 +25,7 @@ from cypher.layers.route import Arrangement, Route, following
 from cypher.layers.sites import EmbeddingSite
 from cypher.layers.state import LayerState, State
 from cypher.layers.token_sum import TokenSum
+from cypher.layers.vocabulary_logits import VocabularyLogits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,18 @@ class Head(nn.Module):
         raise AssertionError("a head says what it computes")
 
 
+class LanguageHead(Head):
+    """A head over a vocabulary: ``(rows, seq, vocabulary)`` logits.
+
+    Args:
+        vocabulary_size: Of the logits; known also where the table of token vectors is in another process.
+    """
+
+    def __init__(self, vocabulary_size: int) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary_size
+
+
 class Entered(NamedTuple):
     """What goes into the first block of a segment: ``(batch, kept, width)``, and what its blocks share."""
 
@@ -102,7 +115,9 @@ class Model(nn.Module, ABC):
     Attributes:
         segments: Parts in forward order, each a ``ModuleDict`` of numbered blocks; pipelines cut between blocks.
         embedding_output: Where hidden states leave the embedding; a decoder's, where there are two.
+        vocabulary_logits: The product of hidden states with :meth:`token_vectors`; language heads go through it.
         width: Of the hidden states.
+        vocabulary_size: Tokens it knows, of what it writes where sources have a table of their own.
         max_positions: Tokens a row may have; ``None`` where nothing limits them.
         remembers: Segments whose blocks keep a state while text is generated.
         takes_groups: Whether texts that share their beginning can be one row; see :class:`cypher.data.batch.Inputs`.
@@ -115,7 +130,9 @@ class Model(nn.Module, ABC):
 
     segments: nn.ModuleDict
     embedding_output: EmbeddingSite
+    vocabulary_logits: VocabularyLogits
     width: int
+    vocabulary_size: int
     max_positions: int | None = None
     remembers: tuple[str, ...] = ()
     takes_groups: bool = False
@@ -181,7 +198,7 @@ class Model(nn.Module, ABC):
         return hidden
 
     @abstractmethod
-    def language_head(self) -> Head:
+    def language_head(self) -> LanguageHead:
         """Logits over the vocabulary, ``(rows, seq, vocabulary)``, for every token; owns ties and inverses.
 
         Raises:

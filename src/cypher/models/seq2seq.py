@@ -26,7 +26,8 @@ from cypher.layers.route import following
 from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
-from cypher.models.model import Encoded, Entered, Head, Model
+from cypher.layers.vocabulary_logits import VocabularyLogits
+from cypher.models.model import Encoded, Entered, LanguageHead, Model
 from cypher.models.name_map import NameMap
 
 
@@ -170,7 +171,7 @@ class Seq2SeqEmbeddings(nn.Module):
         return hidden
 
 
-class Seq2SeqLanguageHead(Head):
+class Seq2SeqLanguageHead(LanguageHead):
     """Logits of the next target token, by the target's token embedding.
 
     Args:
@@ -178,7 +179,7 @@ class Seq2SeqLanguageHead(Head):
     """
 
     def __init__(self, model: Seq2Seq) -> None:
-        super().__init__()
+        super().__init__(model.vocabulary_size)
         self._model = (model,)
 
     def forward(self, encoded: Encoded) -> Tensor:
@@ -186,7 +187,7 @@ class Seq2SeqLanguageHead(Head):
         (model,) = self._model
         with following(encoded.route):
             hidden = model.embedding_output.inverse(encoded.scatter())
-        return F.linear(hidden, model.token_vectors().to(hidden.dtype))
+        return cast(Tensor, model.vocabulary_logits(hidden, model.token_vectors()))
 
 
 class Seq2Seq(Model):
@@ -211,6 +212,7 @@ class Seq2Seq(Model):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.vocabulary_size = config.vocabulary_size
         self.max_positions = config.max_positions
         self.token = Embedding(config.vocabulary_size, config.width)
         self.source_token = None
@@ -232,6 +234,7 @@ class Seq2Seq(Model):
         if config.style == "pre":
             for side in ("encoder", "decoder"):
                 self.norms[side] = nn.LayerNorm(config.width, eps=config.norm_epsilon)
+        self.vocabulary_logits = VocabularyLogits()
 
     @staticmethod
     def _block(config: Seq2SeqConfig, *, with_source: bool = False) -> Block:

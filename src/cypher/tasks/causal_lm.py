@@ -23,8 +23,9 @@ from cypher.errors import DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.headed import HeadedModel
-from cypher.models.model import Encoded, Head, Model
+from cypher.models.model import Encoded, Head, LanguageHead, Model
 from cypher.tasks.vocabulary_loss import TokenLosses, vocabulary_losses
+from cypher.train.task import Task
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024
@@ -82,7 +83,7 @@ class CausalPrediction:
     text: str | None = None
 
 
-class CausalLm:
+class CausalLm(Task[CausalRow, Stretch, CausalPrediction]):
     """The task: blocks, loss over the next token, continued prompts and scores.
 
     Args:
@@ -99,7 +100,7 @@ class CausalLm:
         self.tokenizer = tokenizer
         self.special = special
 
-    def head(self, model: Model) -> Head:
+    def head(self, model: Model) -> LanguageHead:
         """The model's own."""
         return model.language_head()
 
@@ -179,23 +180,17 @@ class CausalLm:
         """One term a token that is predicted."""
         return {"next": int((batch.targets["following"] >= 0).sum())}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
         """Cross-entropy of the next tokens."""
-        encoded, losses = self._losses(model, batch)
-        return {"next": TokenSum(total=losses.loss.sum(), count=self.counts(batch)["next"]), **encoded.losses}
+        total = self._token_losses(head, encoded, batch).loss.sum()
+        return {"next": TokenSum(total=total, count=self.counts(batch)["next"]), **encoded.losses}
 
     @staticmethod
-    def _losses(model: HeadedModel, batch: Batch) -> tuple[Encoded, TokenLosses]:
+    def _token_losses(head: Head, encoded: Encoded, batch: Batch) -> TokenLosses:
+        assert isinstance(head, LanguageHead), "made by this task"
         following = batch.targets["following"]
-        encoded: Encoded = model.model(batch.inputs)
         picked = encoded.at(following >= 0)
-        losses = vocabulary_losses(
-            model.head,
-            picked,
-            following.gather(1, picked.positions),
-            vocabulary_size=len(model.model.token_vectors()),
-        )
-        return encoded, losses
+        return vocabulary_losses(head, picked, following.gather(1, picked.positions))
 
     def predict(self, model: HeadedModel, rows: Sequence[CausalRow]) -> list[CausalPrediction]:
         """What rows cost; prompts without a completion are continued instead."""
@@ -211,7 +206,7 @@ class CausalLm:
 
         def look(chosen: list[int]) -> None:
             batch = self.collate([stretches[place] for place in chosen])
-            losses = self._losses(model, batch)[1]
+            losses = self._token_losses(model.head, model.model(batch.inputs), batch)
             counts = (batch.targets["following"] >= 0).sum(1)
             keys = zip(batch.rows, batch.targets["number"].tolist(), strict=True)
             values = zip(losses.loss.sum(1).tolist(), losses.correct.sum(1).tolist(), counts.tolist(), strict=True)

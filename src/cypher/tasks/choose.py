@@ -19,10 +19,11 @@ from cypher.data.batch import Batch, batches_for_inference
 from cypher.data.batch_workers import each_batch
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.headed import HeadedModel
-from cypher.models.model import Encoded, Model
+from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.label_calibration import fit_temperature, probabilities_of
 from cypher.tasks.pooling import PooledHead, by_input_row, pooling_of
 from cypher.tasks.text_sequence import TextReader, TextSequence
+from cypher.train.task import Task
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024
@@ -66,7 +67,7 @@ class ChoicePrediction:
     logits: tuple[float, ...]
 
 
-class Choose:
+class Choose(Task[ChooseRow, ChooseExample, ChoicePrediction]):
     """The task: a sequence a candidate, one score each, loss, prediction and score.
 
     Args:
@@ -120,18 +121,17 @@ class Choose:
         """One term a question, however many candidates it has."""
         return {"choice": len(batch.targets["label"])}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
         """Negative log-likelihood of the right candidate among those of its row."""
-        logits, encoded = self._logits(model, batch)
+        logits = self._logits(head, encoded, batch)
         total = torch.nn.functional.cross_entropy(logits, batch.targets["label"], reduction="sum")
         return {"choice": TokenSum(total=total, count=len(logits)), **encoded.losses}
 
-    def _logits(self, model: HeadedModel, batch: Batch) -> tuple[Tensor, Encoded]:
+    def _logits(self, head: Head, encoded: Encoded, batch: Batch) -> Tensor:
         """``(questions, most)`` fp32."""
-        outputs, encoded = model(batch.inputs)
-        scores = by_input_row(outputs.float(), encoded.row_of, len(batch.rows)).squeeze(1)
+        scores = by_input_row(head(encoded).float(), encoded.row_of, len(batch.rows)).squeeze(1)
         choices = batch.targets["choices"]
-        return scores[choices.clamp(min=0)].masked_fill(choices < 0, _ABSENT), encoded
+        return scores[choices.clamp(min=0)].masked_fill(choices < 0, _ABSENT)
 
     def predict(self, model: HeadedModel, rows: Sequence[ChooseRow]) -> list[ChoicePrediction]:
         """The most probable candidate of each row."""
@@ -139,8 +139,9 @@ class Choose:
         found: dict[int, ChoicePrediction] = {}
 
         def look(chosen: list[int]) -> None:
-            logits = self._logits(model, self.collate([examples[place] for place in chosen]))[0].tolist()
-            for place, scores in zip(chosen, logits, strict=True):
+            batch = self.collate([examples[place] for place in chosen])
+            logits = self._logits(model.head, model.model(batch.inputs), batch)
+            for place, scores in zip(chosen, logits.tolist(), strict=True):
                 own = tuple(scores[: len(rows[place].choices)])
                 found[place] = ChoicePrediction(choice=max(range(len(own)), key=own.__getitem__), logits=own)
 

@@ -16,12 +16,13 @@ from cypher.data.batch import Batch, batches_for_inference
 from cypher.data.batch_workers import each_batch
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.headed import HeadedModel
-from cypher.models.model import Encoded, Model
+from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.label_calibration import best_thresholds, fit_temperature, probabilities_of
 from cypher.tasks.label_loss import class_weights, log_shares, multi_label_loss, single_label_loss
 from cypher.tasks.label_metrics import multi_label_scores, single_label_scores
 from cypher.tasks.pooling import PooledHead, by_input_row, pooling_of
 from cypher.tasks.text_sequence import TextReader, TextSequence
+from cypher.train.task import Task
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024
@@ -67,7 +68,7 @@ class LabelPrediction:
     logits: tuple[float, ...]
 
 
-class Classify:
+class Classify(Task[ClassifyRow, ClassifyExample, LabelPrediction]):
     """The task: sequences, head, losses, prediction and score.
 
     Args:
@@ -122,12 +123,12 @@ class Classify:
         """One term a row, or one a label of every row."""
         return {"label": batch.targets["labels"].numel() if self.config.multi_label else len(batch.rows)}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
         """Cross-entropy as configured; weighted terms are divided by their number and not by their weights.
 
         So cutting a batch changes nothing, and weights with a mean of 1 over the rows leave the rate what it was.
         """
-        logits, encoded = self._logits(model, batch)
+        logits = self._logits(head, encoded, batch)
         labels, gamma = batch.targets["labels"], self.config.focal_gamma
         if self.config.multi_label:
             total = multi_label_loss(logits, labels, weights=self._weights, gamma=gamma)
@@ -137,9 +138,8 @@ class Classify:
             )
         return {"label": TokenSum(total=total, count=self.counts(batch)["label"]), **encoded.losses}
 
-    def _logits(self, model: HeadedModel, batch: Batch) -> tuple[Tensor, Encoded]:
-        logits, encoded = model(batch.inputs)
-        return by_input_row(logits.float(), encoded.row_of, len(batch.rows)), encoded
+    def _logits(self, head: Head, encoded: Encoded, batch: Batch) -> Tensor:
+        return by_input_row(head(encoded).float(), encoded.row_of, len(batch.rows))
 
     def predict(self, model: HeadedModel, rows: Sequence[ClassifyRow]) -> list[LabelPrediction]:
         """Labels and probabilities of each row, before calibration."""
@@ -147,8 +147,8 @@ class Classify:
         logits = np.zeros((len(rows), len(self.labels)))
 
         def look(chosen: list[int]) -> None:
-            found, _ = self._logits(model, self.collate([examples[place] for place in chosen]))
-            logits[chosen] = found.numpy()
+            batch = self.collate([examples[place] for place in chosen])
+            logits[chosen] = self._logits(model.head, model.model(batch.inputs), batch).numpy()
 
         lengths = [self.length(example) for example in examples]
         each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))

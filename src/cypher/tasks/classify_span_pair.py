@@ -28,6 +28,7 @@ from cypher.tasks.label_metrics import single_label_scores
 from cypher.tasks.pooling import by_input_row, pooling_of
 from cypher.tasks.span_places import SpanPlaces, find_spans
 from cypher.tasks.text_sequence import TextReader
+from cypher.train.task import Task
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024
@@ -131,7 +132,7 @@ def _read(live: Tensor, pooling: Pooling) -> Tensor:
     return torch.zeros_like(live).scatter(1, best, True) & live
 
 
-class ClassifySpanPair:
+class ClassifySpanPair(Task[SpanPairRow, SpanPairExample, SpanPairPrediction]):
     """The task: sequences with marked spans, head, loss, prediction and score.
 
     Args:
@@ -189,18 +190,16 @@ class ClassifySpanPair:
         """One term a row."""
         return {"label": len(batch.rows)}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
         """Cross-entropy."""
-        logits, encoded = self._logits(model, batch)
+        logits = self._logits(head, encoded, batch)
         total = torch.nn.functional.cross_entropy(logits, batch.targets["label"], reduction="sum")
         return {"label": TokenSum(total=total, count=len(batch.rows)), **encoded.losses}
 
-    def _logits(self, model: HeadedModel, batch: Batch) -> tuple[Tensor, Encoded]:
-        scores, encoded = model(batch.inputs)
-        head = model.head
+    def _logits(self, head: Head, encoded: Encoded, batch: Batch) -> Tensor:
         assert isinstance(head, SpanPairHead), "made by this task"
-        logits = head.joined(scores, encoded, batch.targets["spans"][encoded.row_of])
-        return by_input_row(logits, encoded.row_of, len(batch.rows)), encoded
+        logits = head.joined(head(encoded), encoded, batch.targets["spans"][encoded.row_of])
+        return by_input_row(logits, encoded.row_of, len(batch.rows))
 
     def predict(self, model: HeadedModel, rows: Sequence[SpanPairRow]) -> list[SpanPairPrediction]:
         """The most probable label of each row."""
@@ -208,7 +207,8 @@ class ClassifySpanPair:
         logits = np.zeros((len(rows), len(self.labels)))
 
         def look(chosen: list[int]) -> None:
-            logits[chosen] = self._logits(model, self.collate([examples[place] for place in chosen]))[0].numpy()
+            batch = self.collate([examples[place] for place in chosen])
+            logits[chosen] = self._logits(model.head, model.model(batch.inputs), batch).numpy()
 
         lengths = [self.length(example) for example in examples]
         each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))

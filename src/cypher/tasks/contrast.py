@@ -28,6 +28,7 @@ from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.correlation import spearman
 from cypher.tasks.rank_scores import ranks_of, retrieval_scores
+from cypher.train.task import Task
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024
@@ -101,7 +102,7 @@ class VectorHead(Head):
         return F.normalize(hidden[torch.arange(len(hidden), device=mask.device), chosen], dim=-1)
 
 
-class Contrast:
+class Contrast(Task[EmbedRow, EncodedTexts, EmbedPrediction]):
     """The task: texts, InfoNCE over the whole batch, vectors and scores.
 
     Args:
@@ -116,6 +117,7 @@ class Contrast:
     kind = "embed"
     metric = "mrr"
     whole_batch = True
+    whole_model = True
 
     def __init__(self, config: EmbedConfig, *, tokenizer: Tokenizer, special: SpecialTokens) -> None:
         self.parts = config.parts or 1

@@ -25,6 +25,7 @@ from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.answer_metrics import exact_match, token_f1
 from cypher.tasks.calibration import Calibration, fit_calibration
 from cypher.tasks.span_decoding import best_spans
+from cypher.train.task import Task
 
 # Tokens of one inference batch, padding included: large enough for the matrix units, small enough for the cache.
 # Two or three windows: passages differ in length, and what a larger batch saves it loses to padding.
@@ -101,7 +102,7 @@ class SpanHead(Head):
         return logits
 
 
-class ExtractSpan:
+class ExtractSpan(Task[SpanRow, Window, SpanCandidate | None]):
     """The task: windows, head, loss, prediction and score.
 
     Args:
@@ -192,16 +193,15 @@ class ExtractSpan:
         """One term a window."""
         return {"span": len(batch.rows)}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
         """Negative log-likelihood of *any* gold span: annotators disagree on borders, and each is right.
 
         ``-log Σ p_start(first) · p_end(last)`` over the gold spans of a window (Clark and Gardner 2018,
         arXiv 1710.10723, section 4).
         """
-        logits, encoded = model(batch.inputs)
         hidden = ~batch.targets["allowed"]
         hidden[:, 0] = False
-        log_probabilities = logits.float().masked_fill(hidden.unsqueeze(-1), float("-inf")).log_softmax(1)
+        log_probabilities = head(encoded).float().masked_fill(hidden.unsqueeze(-1), float("-inf")).log_softmax(1)
         answers = batch.targets["answers"]
         golds = log_probabilities.gather(1, answers.clamp(min=0)).sum(-1)
         golds = golds.masked_fill(answers[..., 0] < 0, float("-inf"))

@@ -29,6 +29,7 @@ from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
+from cypher.train.task import Task
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024
@@ -91,7 +92,7 @@ class JudgeHead(Head):
         return votes.squeeze(-1)
 
 
-class JudgeCandidates:
+class JudgeCandidates(Task[JudgeRow, JudgeExample, tuple[float, ...]]):
     """The task: sequences, head, loss, prediction and score.
 
     Args:
@@ -167,9 +168,9 @@ class JudgeCandidates:
         """One term a candidate, or one a row where one is chosen."""
         return {"judge": len(batch.targets["right"]) if self.config.right == "any" else len(batch.rows)}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
         """Cross-entropy of each candidate, or of *any* right one among those of its row."""
-        logits, encoded = self._logits(model, batch)
+        logits = self._logits(head, encoded, batch)
         right = batch.targets["right"]
         if self.config.right == "any":
             total = F.binary_cross_entropy_with_logits(logits, right, reduction="sum")
@@ -179,13 +180,13 @@ class JudgeCandidates:
             total = (_logsumexp(logits, example, rows) - _logsumexp(golds, example, rows)).sum()
         return {"judge": TokenSum(total=total, count=self.counts(batch)["judge"]), **encoded.losses}
 
-    def _logits(self, model: HeadedModel, batch: Batch) -> tuple[Tensor, Encoded]:
+    def _logits(self, head: Head, encoded: Encoded, batch: Batch) -> Tensor:
         """The mean vote of each candidate's tokens, ``(candidates,)`` fp32."""
-        votes, encoded = model(batch.inputs)
+        votes: Tensor = head(encoded)
         candidate, n = batch.targets["candidate"], len(batch.targets["right"])
         flat = candidate.flatten()
         sums = votes.new_zeros(n + 1, dtype=torch.float32).index_add(0, flat, votes.float().flatten())
-        return sums[1:] / flat.bincount(minlength=n + 1)[1:], encoded
+        return sums[1:] / flat.bincount(minlength=n + 1)[1:]
 
     def predict(self, model: HeadedModel, rows: Sequence[JudgeRow]) -> list[tuple[float, ...]]:
         """Of each row the logits of its candidates, above 0 for those more likely right than wrong."""
@@ -194,7 +195,7 @@ class JudgeCandidates:
 
         def look(chosen: list[int]) -> None:
             batch = self.collate([examples[place] for place in chosen])
-            logits, _ = self._logits(model, batch)
+            logits = self._logits(model.head, model.model(batch.inputs), batch)
             start = 0
             for place in chosen:
                 end = start + len(examples[place].candidates)

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from cypher.config.language import MaskLmConfig
-from cypher.data.batch import Batch, batches_for_inference, pad_inputs
+from cypher.data.batch import Batch, Inputs, batches_for_inference, pad_inputs
 from cypher.data.batch_workers import each_batch
 from cypher.data.texts import TextRow
 from cypher.errors import ConfigError, DataError
@@ -26,8 +26,9 @@ from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.bert import Bert, BertLanguageHead, BertPrediction
 from cypher.models.headed import HeadedModel
-from cypher.models.model import Encoded, Head, Model
-from cypher.tasks.vocabulary_loss import vocabulary_losses
+from cypher.models.model import Encoded, Head, LanguageHead, Model
+from cypher.tasks.vocabulary_loss import TokenLosses, vocabulary_losses
+from cypher.train.task import Task
 
 # Of the tokens that are predicted: behind the mask token, and replaced by any token; the rest stay.
 HIDDEN, REPLACED = 0.8, 0.1
@@ -84,7 +85,7 @@ class MaskPrediction:
     fills: tuple[tuple[Fill, ...], ...] = ()
 
 
-class FreshPredictionHead(Head):
+class FreshPredictionHead(LanguageHead):
     """The head of masked language modelling for a BERT whose weights came without one.
 
     Args:
@@ -92,7 +93,7 @@ class FreshPredictionHead(Head):
     """
 
     def __init__(self, model: Bert) -> None:
-        super().__init__()
+        super().__init__(model.vocabulary_size)
         self.prediction = BertPrediction(model.config)
         nn.init.normal_(self.prediction.dense.weight, std=0.02)
         nn.init.zeros_(self.prediction.dense.bias)
@@ -104,7 +105,7 @@ class FreshPredictionHead(Head):
         return logits
 
 
-class MaskLm:
+class MaskLm(Task[TextRow, Block, MaskPrediction]):
     """The task: blocks, masking, loss over what is hidden, filled masks and scores.
 
     Args:
@@ -137,8 +138,9 @@ class MaskLm:
         self._never = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         self._never |= {special.cls_id, special.sep_id, special.pad_id, special.mask_id}
         self._replacements = sorted(set(range(self._vocabulary_size)) - self._never)
+        self._drawn: tuple[Batch, tuple[Tensor, Tensor]] | None = None
 
-    def head(self, model: Model) -> Head:
+    def head(self, model: Model) -> LanguageHead:
         """The model's own head, or a fresh one where its weights came without."""
         if isinstance(model, Bert) and model.prediction is None:
             return FreshPredictionHead(model)
@@ -184,6 +186,13 @@ class MaskLm:
 
         Drawn from the seed, the batch's step and the place of each block in the data, and from nothing else.
         """
+        held = self._drawn
+        if held is None or held[0] is not batch:
+            # A step asks several times of one batch; other threads, which have others, only make it draw again.
+            held = self._drawn = (batch, self._draw(batch))
+        return held[1]
+
+    def _draw(self, batch: Batch) -> tuple[Tensor, Tensor]:
         token_ids = batch.inputs.token_ids.clone()
         chosen = torch.zeros_like(batch.inputs.attention_mask)
         places = zip(batch.rows, batch.targets["number"].tolist(), batch.targets["words"].tolist(), strict=True)
@@ -204,18 +213,19 @@ class MaskLm:
         """One term a token that is predicted."""
         return {"masked": int(self.masked(batch)[1].sum())}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+    def reads(self, batch: Batch) -> Inputs:
+        """The inputs with some of their tokens hidden."""
+        return replace(batch.inputs, token_ids=self.masked(batch)[0])
+
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
         """Cross-entropy of the hidden tokens; only theirs are compared with the vocabulary."""
-        token_ids, chosen = self.masked(batch)
-        encoded: Encoded = model.model(replace(batch.inputs, token_ids=token_ids))
-        picked = encoded.at(chosen)
-        losses = vocabulary_losses(
-            model.head,
-            picked,
-            batch.inputs.token_ids.gather(1, picked.positions),
-            vocabulary_size=len(model.model.token_vectors()),
-        )
-        return {"masked": TokenSum(total=losses.loss.sum(), count=int(chosen.sum())), **encoded.losses}
+        total = self._token_losses(head, encoded, batch).loss.sum()
+        return {"masked": TokenSum(total=total, count=self.counts(batch)["masked"]), **encoded.losses}
+
+    def _token_losses(self, head: Head, encoded: Encoded, batch: Batch) -> TokenLosses:
+        assert isinstance(head, LanguageHead), "made by this task"
+        picked = encoded.at(self.masked(batch)[1])
+        return vocabulary_losses(head, picked, batch.inputs.token_ids.gather(1, picked.positions))
 
     def predict(self, model: HeadedModel, rows: Sequence[TextRow]) -> list[MaskPrediction]:
         """Rows with the tokenizer's mask in their text get it filled; of others some tokens are hidden and counted."""
@@ -240,18 +250,11 @@ class MaskLm:
         found: dict[tuple[int, int], tuple[float, float, float]] = {}
 
         def look(batch: Batch) -> None:
-            token_ids, chosen = self.masked(replace(batch, step=_HELD_OUT))
-            picked = model.model(replace(batch.inputs, token_ids=token_ids)).at(chosen)
-            losses = vocabulary_losses(
-                model.head,
-                picked,
-                batch.inputs.token_ids.gather(1, picked.positions),
-                vocabulary_size=len(model.model.token_vectors()),
-            )
+            batch = replace(batch, step=_HELD_OUT)
+            losses = self._token_losses(model.head, model.model(self.reads(batch)), batch)
+            counts = self.masked(batch)[1].sum(1)
             keys = zip(batch.rows, batch.targets["number"].tolist(), strict=True)
-            values = zip(
-                losses.loss.sum(1).tolist(), losses.correct.sum(1).tolist(), picked.mask.sum(1).tolist(), strict=True
-            )
+            values = zip(losses.loss.sum(1).tolist(), losses.correct.sum(1).tolist(), counts.tolist(), strict=True)
             found.update(zip(keys, values, strict=True))
 
         self._each(blocks, look)

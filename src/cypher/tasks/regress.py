@@ -17,11 +17,12 @@ from cypher.data.batch_workers import each_batch
 from cypher.errors import DataError
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.headed import HeadedModel
-from cypher.models.model import Encoded, Model
+from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.correlation import pearson, spearman
 from cypher.tasks.pooling import PooledHead, by_input_row, pooling_of
 from cypher.tasks.table_rows import Fields, TableRows, text_of
 from cypher.tasks.text_sequence import TextReader, TextSequence
+from cypher.train.task import Task
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024
@@ -50,7 +51,7 @@ class RegressExample:
     value: float
 
 
-class Regress:
+class Regress(Task[RegressRow, RegressExample, float]):
     """The task: sequences, head, loss, prediction and score.
 
     Args:
@@ -94,15 +95,14 @@ class Regress:
         """One term a row."""
         return {"value": len(batch.rows)}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
         """Squared error of scaled values."""
-        found, encoded = self._values(model, batch)
+        found = self._values(head, encoded, batch)
         total = (found - batch.targets["value"]).square().sum()
         return {"value": TokenSum(total=total, count=len(batch.rows)), **encoded.losses}
 
-    def _values(self, model: HeadedModel, batch: Batch) -> tuple[Tensor, Encoded]:
-        outputs, encoded = model(batch.inputs)
-        return by_input_row(outputs.float(), encoded.row_of, len(batch.rows)).squeeze(1), encoded
+    def _values(self, head: Head, encoded: Encoded, batch: Batch) -> Tensor:
+        return by_input_row(head(encoded).float(), encoded.row_of, len(batch.rows)).squeeze(1)
 
     def predict(self, model: HeadedModel, rows: Sequence[RegressRow]) -> list[float]:
         """The value of each row, on the scale of the data."""
@@ -110,8 +110,8 @@ class Regress:
         values = np.zeros(len(rows))
 
         def look(chosen: list[int]) -> None:
-            found, _ = self._values(model, self.collate([examples[place] for place in chosen]))
-            values[chosen] = found.numpy()
+            batch = self.collate([examples[place] for place in chosen])
+            values[chosen] = self._values(model.head, model.model(batch.inputs), batch).numpy()
 
         lengths = [self.length(example) for example in examples]
         each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))

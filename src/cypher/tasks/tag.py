@@ -21,6 +21,7 @@ from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
 from cypher.tasks.entities import entities, entity_scores
 from cypher.tasks.pooling import by_input_row
+from cypher.train.task import Task
 
 # Tokens of one inference batch, padding included.
 BATCH_TOKENS = 1024
@@ -88,7 +89,7 @@ class TagHead(Head):
         return logits
 
 
-class Tag:
+class Tag(Task[TagRow, TagExample, TagPrediction]):
     """The task: parts of rows, head, loss, prediction and score.
 
     Args:
@@ -161,16 +162,15 @@ class Tag:
         """One term a word."""
         return {"tag": int((batch.targets["tags"] != NO_TAG).sum())}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
         """Cross-entropy of the tags."""
-        logits, encoded = self._logits(model, batch)
+        logits = self._logits(head, encoded, batch)
         tags = batch.targets["tags"]
         total = F.cross_entropy(logits.flatten(0, 1), tags.flatten(), ignore_index=NO_TAG, reduction="sum")
         return {"tag": TokenSum(total=total, count=self.counts(batch)["tag"]), **encoded.losses}
 
-    def _logits(self, model: HeadedModel, batch: Batch) -> tuple[Tensor, Encoded]:
-        logits, encoded = model(batch.inputs)
-        return by_input_row(logits.float(), encoded.row_of, len(batch.rows)), encoded
+    def _logits(self, head: Head, encoded: Encoded, batch: Batch) -> Tensor:
+        return by_input_row(head(encoded).float(), encoded.row_of, len(batch.rows))
 
     def predict(self, model: HeadedModel, rows: Sequence[TagRow]) -> list[TagPrediction]:
         """Tags of each row's words."""
@@ -179,8 +179,8 @@ class Tag:
         probabilities = [[0.0] * len(row.words) for row in rows]
 
         def look(chosen: list[int]) -> None:
-            logits, _ = self._logits(model, self.collate([examples[place] for place in chosen]))
-            best = logits.softmax(-1).max(-1)
+            batch = self.collate([examples[place] for place in chosen])
+            best = self._logits(model.head, model.model(batch.inputs), batch).softmax(-1).max(-1)
             for number, place in enumerate(chosen):
                 example = examples[place]
                 starts = [start for _, start in example.words]

@@ -25,8 +25,9 @@ from cypher.errors import ConfigError, DataError
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.headed import HeadedModel
-from cypher.models.model import Encoded, Head, Model
-from cypher.tasks.vocabulary_loss import vocabulary_losses
+from cypher.models.model import Encoded, Head, LanguageHead, Model
+from cypher.tasks.vocabulary_loss import TokenLosses, vocabulary_losses
+from cypher.train.task import Task
 
 # Tokens of one inference batch, padding included, source and target together.
 BATCH_TOKENS = 2048
@@ -75,7 +76,7 @@ class Translation:
     count: int
 
 
-class Translate:
+class Translate(Task[PairRow, EncodedPair, Translation]):
     """The task: pairs, loss over the target, greedy translation, BLEU and chrF.
 
     Args:
@@ -99,7 +100,7 @@ class Translate:
         self.tokenizer = tokenizer
         self.special = special
 
-    def head(self, model: Model) -> Head:
+    def head(self, model: Model) -> LanguageHead:
         """The model's own, tied to the target's embedding."""
         return model.language_head()
 
@@ -135,16 +136,9 @@ class Translate:
         """One term a target token, the end included."""
         return {"target": int(batch.inputs.attention_mask.sum())}
 
-    def step(self, model: HeadedModel, batch: Batch) -> Losses:
+    def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
         """Cross-entropy of the target with label smoothing."""
-        encoded: Encoded = model.model(batch.inputs)
-        losses = vocabulary_losses(
-            model.head,
-            encoded.at(batch.inputs.attention_mask),
-            batch.targets["following"],
-            vocabulary_size=len(model.model.token_vectors()),
-            label_smoothing=self.config.label_smoothing,
-        )
+        losses = _token_losses(head, encoded, batch, label_smoothing=self.config.label_smoothing)
         return {"target": TokenSum(total=losses.loss.sum(), count=self.counts(batch)["target"]), **encoded.losses}
 
     def predict(self, model: HeadedModel, rows: Sequence[PairRow]) -> list[Translation]:
@@ -155,13 +149,7 @@ class Translate:
 
         def look(chosen: list[int]) -> None:
             batch = self.collate([known[place] for place in chosen])
-            encoded = model.model(batch.inputs)
-            found = vocabulary_losses(
-                model.head,
-                encoded.at(batch.inputs.attention_mask),
-                batch.targets["following"],
-                vocabulary_size=len(model.model.token_vectors()),
-            )
+            found = _token_losses(model.head, model.model(batch.inputs), batch, label_smoothing=0.0)
             counts = batch.inputs.attention_mask.sum(1).tolist()
             losses.update(zip(batch.rows, zip(found.loss.sum(1).tolist(), counts, strict=True), strict=True))
 
@@ -222,6 +210,12 @@ class Translate:
     def calibrate(self, rows: Sequence[PairRow], predictions: Sequence[Translation]) -> dict[str, Any]:
         """Nothing: probabilities are the model's own."""
         return {}
+
+
+def _token_losses(head: Head, encoded: Encoded, batch: Batch, *, label_smoothing: float) -> TokenLosses:
+    assert isinstance(head, LanguageHead), "made by the task"
+    targets = batch.targets["following"]
+    return vocabulary_losses(head, encoded.at(batch.inputs.attention_mask), targets, label_smoothing=label_smoothing)
 
 
 def read_parallel(source: Path, target: Path) -> list[PairRow]:

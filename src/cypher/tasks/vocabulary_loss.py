@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from cypher.models.model import Encoded, Head
+from cypher.models.model import Encoded, LanguageHead
 
 # Logits that may exist at once; in fp32 this many take 64 MiB.
 MOST_LOGITS = 2**24
@@ -30,11 +30,10 @@ class TokenLosses(NamedTuple):
 
 
 def vocabulary_losses(
-    head: Head,
+    head: LanguageHead,
     encoded: Encoded,
     targets: Tensor,
     *,
-    vocabulary_size: int,
     label_smoothing: float = 0.0,
     most_logits: int | None = None,
 ) -> TokenLosses:
@@ -47,7 +46,6 @@ def vocabulary_losses(
         head: Of the language; ``(rows, seq, vocabulary)`` logits.
         encoded: Only what has a target, as :meth:`Encoded.at` gives it; tokens outside of its mask cost nothing.
         targets: ``(rows, seq)`` int64.
-        vocabulary_size: Of the logits.
         label_smoothing: Share of the target's probability that is spread over all tokens (Szegedy et al. 2016, arXiv
             1512.00567, section 7).
         most_logits: Numbers that may exist at once, but at least those of one token a row; ``None``: ``MOST_LOGITS``.
@@ -68,7 +66,7 @@ def vocabulary_losses(
         )
         return loss.view(rows, -1), logits.detach().argmax(-1) == wanted[:, start:end]
 
-    step = max(1, (most_logits or MOST_LOGITS) // (max(1, rows) * vocabulary_size))
+    step = max(1, (most_logits or MOST_LOGITS) // (max(1, rows) * head.vocabulary_size))
     again = torch.is_grad_enabled() and step < seq
     parts = []
     for start in range(0, seq, step):

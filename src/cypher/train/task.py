@@ -19,6 +19,16 @@ class Task(Protocol, Generic[Row, Example, Prediction]):
     """One objective.
 
     A row (as a reader gives it) becomes one or more examples (as a model can take them); examples become batches.
+    A task derives from this class and says :meth:`losses`; the forward before them may then run elsewhere.
+
+    Example:
+        >>> from cypher.layers.token_sum import TokenSum
+        >>> class SmallLogits(Task[list[int], list[int], float]):
+        ...     def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
+        ...         size = TokenSum(total=head(encoded).square().sum(), count=len(batch.rows))
+        ...         return {"size": size, **encoded.losses}
+        >>> SmallLogits().whole_model
+        False
     """
 
     kind: str
@@ -26,7 +36,7 @@ class Task(Protocol, Generic[Row, Example, Prediction]):
     metric: str
     """The key of :meth:`score` that chooses the best checkpoint; larger is better."""
     whole_model: ClassVar[bool] = False
-    """Whether a step is more than one forward and its losses; it cannot be cut into stages then."""
+    """A task whose step is more than one forward and a loss sets it; it cannot be cut into stages."""
 
     def head(self, model: Model) -> Head:
         """A fresh head for ``model``."""
@@ -49,32 +59,35 @@ class Task(Protocol, Generic[Row, Example, Prediction]):
         """Terms of each loss in ``batch``, known before the forward so that each micro-batch can be scaled."""
 
     def reads(self, batch: Batch) -> Inputs:
-        """What the model is given in training, the same however often it is asked for.
+        """What the model reads of ``batch`` in training; every process that runs a part of the model asks for it.
 
         Args:
-            batch: Of :meth:`collate`.
+            batch: Of :meth:`collate`; what is drawn at random depends on seed, step and row alone.
         """
         return batch.inputs
 
     def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
-        """Losses of one batch, not yet divided.
+        """Losses of one batch, not yet divided; asked for where the model's last block has run.
 
         Args:
-            head: Of :meth:`head`, trained with the model.
+            head: Of :meth:`head`, in training mode.
             encoded: What the model made of :meth:`reads`.
             batch: Of :meth:`collate`.
 
         Returns:
-            Sums with their counts, by the names that :meth:`counts` gives.
+            Sums with their counts, by the names that :meth:`counts` gives; those of ``encoded.losses`` too.
         """
-        raise AssertionError("a task has losses, or a step of its own")
+        raise AssertionError("a task says what its losses are, or overrides its step and is a whole_model one")
 
     def step(self, model: HeadedModel, batch: Batch) -> Losses:
-        """Forward and :meth:`losses` of one batch; a task with another idea of a step is a ``whole_model``.
+        """One forward and its :meth:`losses`; a task that overrides it sets :attr:`whole_model`.
 
         Args:
             model: In training mode.
             batch: Of :meth:`collate`.
+
+        Returns:
+            Sums with their counts, by the names that :meth:`counts` gives.
         """
         return self.losses(model.head, model.model(self.reads(batch)), batch)
 
