@@ -110,15 +110,15 @@ def portions_of(task: TokenTask, rows: Sequence[list[int]], world: World, parts:
     ]
 
 
-def learn(engine: Engine, *, steps: int, rows: int = 8, accumulation: int = 1, first: int = 0) -> list[float]:
+def learn(engine: Engine, *, steps: int, rows: int = 8, accumulation: int = 1, seed: int = 0) -> list[float]:
     """Losses of some steps."""
     task, world = TokenTask(), engine.world
     optimiser = build_optimiser(engine, TrainConfig(learning_rate=LEARNING_RATE))
     losses = []
-    for step in range(first, first + steps):
+    for step in range(steps):
         engine.headed.train()
-        seed_step(seed=0, step=step, world=world)
-        engine.headed.model.begin_step(seed=0, step=step)
+        seed_step(seed=seed, step=step, world=world)
+        engine.headed.model.begin_step(seed=seed, step=step)
         parts = accumulation * engine.parts if world.plan.world > 1 else 1
         portions = portions_of(task, rows_of(step, rows=rows), world, parts)
         losses.append(train_step(engine, task, portions, optimiser, rate=1.0, clip_norm=1.0))
