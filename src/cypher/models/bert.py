@@ -25,8 +25,9 @@ from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
 from cypher.layers.vocabulary_logits import VocabularyLogits
-from cypher.models.model import Encoded, Entered, LanguageHead, Model
+from cypher.models.model import Encoded, LanguageHead, Model
 from cypher.models.name_map import NameMap
+from cypher.models.stretch import Carried
 
 NAME_MAP = NameMap(
     {
@@ -263,10 +264,8 @@ class Bert(Model):
         """The table that token ids are looked up in, ``(vocabulary, width)``."""
         return self.embeddings.token.weight
 
-    def enter(
-        self, segment: str, inputs: Inputs, before: Tensor | None, state: State | None, *, scores: bool
-    ) -> Entered:
-        """Embeddings, and a mask that is dropped altogether when nothing is padded; arguments as in :class:`Model`.
+    def embed(self, segment: str, inputs: Inputs, before: Carried | None, state: State | None) -> Carried:
+        """Embeddings; arguments as in :class:`Model`.
 
         Raises:
             ModelError: A row has more tokens than the model has positions.
@@ -277,12 +276,18 @@ class Bert(Model):
         if seq > self.config.max_positions:
             raise ModelError(f"{seq} tokens in a row", needed=f"at most {self.config.max_positions} for this model")
         hidden, mask = self.embedding_output(self.embeddings(inputs), inputs.attention_mask)
+        return Carried(hidden=hidden, mask=mask)
+
+    def context(
+        self, segment: str, inputs: Inputs, carried: Carried, state: State | None, *, scores: bool
+    ) -> BlockContext:
+        """A mask, which is dropped altogether when nothing is padded; arguments as in :class:`Model`."""
+        mask = carried.mask
         if inputs.groups is not None:
             # What is put in front of the tokens is shared by all groups.
             groups = F.pad(inputs.groups, (mask.shape[1] - inputs.groups.shape[1], 0))
-            return Entered(hidden, BlockContext(attention_mask=mask, mask=group_mask(mask, groups), scores=scores))
-        context = BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
-        return Entered(hidden, context)
+            return BlockContext(attention_mask=mask, mask=group_mask(mask, groups), scores=scores)
+        return BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
 
     def language_head(self) -> BertLanguageHead:
         """The head of masked language modelling, tied to the token embedding.

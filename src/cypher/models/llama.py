@@ -24,8 +24,9 @@ from cypher.layers.route import following
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
 from cypher.layers.vocabulary_logits import VocabularyLogits
-from cypher.models.model import Encoded, Entered, LanguageHead, Model
+from cypher.models.model import Encoded, LanguageHead, Model
 from cypher.models.name_map import NameMap
+from cypher.models.stretch import Carried
 
 NAME_MAP = NameMap(
     {
@@ -202,30 +203,39 @@ class Llama(Model):
         """The table that token ids are looked up in, ``(vocabulary, width)``."""
         return self.token.weight
 
-    def enter(
-        self, segment: str, inputs: Inputs, before: Tensor | None, state: State | None, *, scores: bool
-    ) -> Entered:
-        """Embeddings, rotary table and causal mask; arguments as in :class:`Model`.
+    def embed(self, segment: str, inputs: Inputs, before: Carried | None, state: State | None) -> Carried:
+        """Embeddings; arguments as in :class:`Model`.
 
         Raises:
-            ModelError: A row has more tokens than the model has positions, or the state than it has room.
+            ModelError: A row has more tokens than the model has positions.
         """
         written = 0 if state is None else state.length
         hidden, mask = self.embedding_output(self.token(inputs.token_ids), inputs.attention_mask, beginning=not written)
-        queries = hidden.shape[1]
-        if written + queries > self.config.max_positions:
+        if written + hidden.shape[1] > self.config.max_positions:
             raise ModelError(
-                f"{written + queries} tokens in a row", needed=f"at most {self.config.max_positions} for this model"
+                f"{written + hidden.shape[1]} tokens in a row",
+                needed=f"at most {self.config.max_positions} for this model",
             )
+        return Carried(hidden=hidden, mask=mask)
+
+    def context(
+        self, segment: str, inputs: Inputs, carried: Carried, state: State | None, *, scores: bool
+    ) -> BlockContext:
+        """Rotary table and causal mask; arguments as in :class:`Model`.
+
+        Raises:
+            ModelError: The state has no room for as many tokens.
+        """
+        written, mask = 0 if state is None else state.length, carried.mask
         # Positions count real tokens, so padding on either side moves nobody.
         positions = (mask.long().cumsum(1) - 1).clamp(min=0) if inputs.positions is None else inputs.positions
-        visible = mask
+        visible, queries = mask, mask.shape[1]
         if state is not None:
             state.begin_step(mask)
             assert state.mask is not None and state.next_position is not None  # noqa: PT018
             positions = positions + state.next_position.unsqueeze(1)
             visible = state.mask[:, : written + queries]
-        context = BlockContext(
+        return BlockContext(
             attention_mask=mask,
             mask=causal_mask(visible, queries=queries),
             rotary=self.rotary(positions),
@@ -234,7 +244,6 @@ class Llama(Model):
             capacity=0 if state is None else state.capacity,
             scores=scores,
         )
-        return Entered(hidden, context)
 
     def leave(self, segment: str, hidden: Tensor) -> Tensor:
         """The last norm: blocks norm what they read, so nothing has normed what the last one made."""

@@ -9,7 +9,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from cypher.layers.sites import EmbeddingSite
 from cypher.layers.state import LayerState, State
 from cypher.layers.token_sum import TokenSum
 from cypher.layers.vocabulary_logits import VocabularyLogits
+from cypher.models.stretch import Carried, Copying, route_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +103,6 @@ class LanguageHead(Head):
         self.vocabulary_size = vocabulary_size
 
 
-class Entered(NamedTuple):
-    """What goes into the first block of a segment: ``(batch, kept, width)``, and what its blocks share."""
-
-    hidden: Tensor
-    context: BlockContext
-
-
 class Model(nn.Module, ABC):
     """An architecture: what happens before the blocks, the blocks by segment, and what they share.
 
@@ -180,15 +174,26 @@ class Model(nn.Module, ABC):
         """The table that token ids are looked up in, ``(vocabulary, width)``."""
 
     @abstractmethod
-    def enter(
-        self, segment: str, inputs: Inputs, before: Tensor | None, state: State | None, *, scores: bool
-    ) -> Entered:
-        """What the blocks of one segment start from.
+    def embed(self, segment: str, inputs: Inputs, before: Carried | None, state: State | None) -> Carried:
+        """What the first block of a segment is given.
 
         Args:
             segment: Its name.
             inputs: Of the model.
-            before: What the segment before it made; ``None`` for the first.
+            before: What the segment before it made; ``None`` for the first, and where a state has it.
+            state: Of a generation.
+        """
+
+    @abstractmethod
+    def context(
+        self, segment: str, inputs: Inputs, carried: Carried, state: State | None, *, scores: bool
+    ) -> BlockContext:
+        """What the blocks of a segment share, from what the first of them, or any later one, is given.
+
+        Args:
+            segment: Its name.
+            inputs: Of the model.
+            carried: Its ``hidden`` is not looked at.
             state: Its ``begin_step`` is called here by the segment that remembers.
             scores: Whether blocks also return how much attention each token received.
         """
@@ -229,42 +234,85 @@ class Model(nn.Module, ABC):
             state: Of a generation; gains the tokens of ``inputs``.
             scores: Whether blocks also work out how much attention each token received.
         """
+        return self.encoded(inputs, self.run(inputs, state=state, scores=scores), state)
+
+    def run(
+        self,
+        inputs: Inputs,
+        carried: Carried | None = None,
+        *,
+        stretch: range | None = None,
+        state: State | None = None,
+        scores: bool = False,
+    ) -> Carried:
+        """Run some of the blocks: those before them may have run elsewhere, and those behind them may run elsewhere.
+
+        Args:
+            inputs: Of the whole model.
+            carried: What the block before the first of them made; ``None`` where there is none.
+            stretch: Places of the blocks in :meth:`blocks`, without a gap; ``None`` is all of them.
+            state: Of a generation; gains the tokens of ``inputs``.
+            scores: Whether blocks also work out how much attention each token received.
+        """
         assert inputs.groups is None or self.takes_groups, "supports() refuses tasks that need groups of tokens"
-        losses: dict[str, TokenSum] = {}
-        hidden: Tensor | None = None
-        context: BlockContext | None = None
-        copying = _Copying(self, inputs, state)
+        names = [name for name, _ in self.blocks()]
+        wanted = set(names if stretch is None else names[stretch.start : stretch.stop])
+        first = 0 if stretch is None else stretch.start
+        dropped = self.dropped if self.training else frozenset[str]()
+        copying = Copying(self.arrangement, dropped, inputs, state, behind=names[:first])
         for name, segment in self.segments.items():
+            numbers = list(cast(nn.ModuleDict, segment))
             if state is not None and state.length and name not in self.remembers:
                 continue  # an encoder has said all it has to say in the first step
-            with following(copying.route):
-                hidden, context = self.enter(name, copying.inputs, hidden, state, scores=scores)
-            hidden = hidden.to(self.compute_dtype)
+            if not wanted.intersection(f"{name}.{number}" for number in numbers):
+                continue
             remembered = state if name in self.remembers else None
+            context: BlockContext | None = None
             for number, block in cast(nn.ModuleDict, segment).items():
                 place = f"{name}.{number}"
-                hidden, context = copying.before(place, hidden, context)
+                if place not in wanted:
+                    continue
+                if number == numbers[0]:
+                    with following(copying.route):
+                        carried = self.embed(name, copying.inputs, carried, state)
+                    carried = replace(carried, hidden=carried.hidden.to(self.compute_dtype))
+                assert carried is not None, "a stretch in the middle is given what the one before it made"
+                if context is None:
+                    context = self.context(name, copying.inputs, carried, state, scores=scores)
+                if copying.is_due(place):
+                    carried, context = copying.copied(carried), context.copied(copying.copies)
                 layer = None if remembered is None else remembered.layer(place)
-                output = self._through(block, hidden, context, layer, copying.route_in(place))
-                hidden = output.hidden
-                losses.update(output.losses)
-            hidden = self.leave(name, hidden)
-        assert hidden is not None and context is not None, "a model has a segment"  # noqa: PT018
-        hidden, context = copying.before(None, hidden, context)
-        mask = context.attention_mask[:, -hidden.shape[1] :]
+                output = self._through(block, carried.hidden, context, layer, copying.route_in(place))
+                losses = {**carried.losses, **output.losses}
+                carried = replace(carried, hidden=output.hidden, losses=losses)
+                if number == numbers[-1]:
+                    carried = replace(carried, hidden=self.leave(name, carried.hidden))
+        assert carried is not None, "a model has a block"
+        return copying.copied(carried) if copying.is_due(None) and names[-1] in wanted else carried
+
+    def encoded(self, inputs: Inputs, carried: Carried, state: State | None = None) -> Encoded:
+        """What the last block made, as the model gives it.
+
+        Args:
+            inputs: Of the whole model.
+            carried: Of the last stretch.
+            state: Of a generation.
+        """
+        hidden, mask, seq = carried.hidden, carried.mask, inputs.token_ids.shape[1]
         if state is not None and self.remembers:
             state.end_step(mask)
-        seq = inputs.token_ids.shape[1]
-        in_front = hidden.shape[1] - seq
-        positions = torch.arange(-in_front, seq, device=hidden.device).clamp(min=-1)
+        positions = torch.arange(seq - hidden.shape[1], seq, device=hidden.device).clamp(min=-1)
+        copies = 1 if self.arrangement is None else self.arrangement.copies
+        if len(inputs.token_ids) != len(hidden):  # with a state what is given has the copies already
+            inputs = inputs.copied(copies)
         return Encoded(
             hidden=hidden,
             mask=mask,
             positions=positions.expand(len(hidden), -1),
-            row_of=torch.arange(len(hidden) // copying.copies, device=hidden.device).repeat(copying.copies),
+            row_of=torch.arange(len(hidden) // copies, device=hidden.device).repeat(copies),
             seq=seq,
-            losses=losses,
-            route=copying.route,
+            losses=carried.losses,
+            route=route_of(self.arrangement, inputs),
         )
 
     def _through(
@@ -280,47 +328,3 @@ class Model(nn.Module, ABC):
         if self.checkpoints_activations and torch.is_grad_enabled():
             return cast(BlockOutput, checkpoint(run, hidden, use_reentrant=False))
         return run(hidden)
-
-
-class _Copying:
-    """The arrangement at work in one forward: which route a block follows, and where rows are copied for Parallel.
-
-    Args:
-        model: Its arrangement is followed.
-        inputs: As the model is given them.
-        state: Has a row for every row of every block, so with one all blocks begin with the copies.
-    """
-
-    def __init__(self, model: Model, inputs: Inputs, state: State | None) -> None:
-        arrangement = model.arrangement
-        self.inputs, self.copies, self._flow = inputs, 1, None if arrangement is None else arrangement.flow
-        self._is_arranged = arrangement is not None
-        self._skipped, self._wanted, self._copied_at = frozenset[str](), 1, None
-        if arrangement is None:
-            return
-        self._skipped = arrangement.skipped | (model.dropped if model.training else frozenset())
-        self._wanted = arrangement.copies
-        self._copied_at = arrangement.copied_at(self._skipped)
-        if state is not None and state.length:
-            self.copies = self._wanted  # what is given follows the rows that the first step has copied
-        elif state is not None or self._copied_at == "embedding":
-            self._copy()
-
-    def _copy(self) -> None:
-        self.inputs, self.copies = self.inputs.copied(self._wanted), self._wanted
-
-    @property
-    def route(self) -> Route | None:
-        """Of everything but the blocks."""
-        return Route(flow=self._flow, adapter_ids=self.inputs.adapter_ids) if self._is_arranged else None
-
-    def route_in(self, block: str) -> Route | None:
-        """Of one block, which may leave its parts out."""
-        return Route(flow=None) if block in self._skipped else self.route
-
-    def before(self, block: str | None, hidden: Tensor, context: BlockContext) -> Entered:
-        """Hidden states and context of a block, copied where it is the first that needs it; ``None``: of a head."""
-        if self.copies == self._wanted or block not in (self._copied_at, None):
-            return Entered(hidden, context)
-        self._copy()
-        return Entered(torch.cat([hidden] * self.copies), context.copied(self.copies))

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -27,8 +26,9 @@ from cypher.layers.row_attention import row_lengths
 from cypher.layers.sites import EmbeddingSite, JoinSite
 from cypher.layers.state import State
 from cypher.layers.vocabulary_logits import VocabularyLogits
-from cypher.models.model import Encoded, Entered, LanguageHead, Model
+from cypher.models.model import Encoded, LanguageHead, Model
 from cypher.models.name_map import NameMap
+from cypher.models.stretch import Carried
 
 
 def _names() -> dict[str, str]:
@@ -263,9 +263,7 @@ class Seq2Seq(Model):
         """The table that target token ids are looked up in, ``(vocabulary, width)``."""
         return self.token.weight
 
-    def enter(
-        self, segment: str, inputs: Inputs, before: Tensor | None, state: State | None, *, scores: bool
-    ) -> Entered:
+    def embed(self, segment: str, inputs: Inputs, before: Carried | None, state: State | None) -> Carried:
         """Embeddings of the source, then of the target beside what the encoder made; arguments as in :class:`Model`.
 
         Raises:
@@ -277,37 +275,47 @@ class Seq2Seq(Model):
             table = self.token if self.source_token is None else self.source_token
             hidden = self._embedded(segment, table(inputs.source.token_ids), inputs.source.positions, written=0)
             hidden, mask = self.source_embedding_output(hidden, inputs.source.attention_mask)
-            context = BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
-            return Entered(hidden, context)
-        source, source_mask = before, None
-        if before is not None and inputs.source is not None:
-            # What was put in front of the source is attended to as well.
-            in_front = before.shape[1] - inputs.source.attention_mask.shape[1]
-            source_mask = F.pad(inputs.source.attention_mask, (in_front, 0), value=True)
+            return Carried(hidden=hidden, mask=mask)
         written = 0 if state is None else state.length
-        if state is not None:
-            if before is not None:
-                state.source, state.source_mask = before, source_mask
-            source, source_mask = state.source, state.source_mask
-        assert source is not None and source_mask is not None, "the encoder runs first"  # noqa: PT018
         hidden = self._embedded(segment, self.token(inputs.token_ids), inputs.positions, written=written)
         hidden, mask = self.embedding_output(hidden, inputs.attention_mask, beginning=not written)
-        visible, queries = mask, hidden.shape[1]
+        if before is not None:
+            source, source_mask = before.hidden, before.mask
+            if state is not None:
+                state.source, state.source_mask = source, source_mask
+        else:
+            assert state is not None and state.source is not None, "the encoder runs first"  # noqa: PT018
+            assert state.source_mask is not None
+            source, source_mask = state.source, state.source_mask
+        return Carried(hidden=hidden, mask=mask, source=source, source_mask=source_mask)
+
+    def context(
+        self, segment: str, inputs: Inputs, carried: Carried, state: State | None, *, scores: bool
+    ) -> BlockContext:
+        """Masks of the source, or of the target and the source; arguments as in :class:`Model`.
+
+        Raises:
+            ModelError: The state has no room for as many tokens.
+        """
+        mask = carried.mask
+        if segment == "encoder":
+            return BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
+        assert carried.source is not None and carried.source_mask is not None, "the encoder runs first"  # noqa: PT018
+        written, visible, queries = 0 if state is None else state.length, mask, mask.shape[1]
         if state is not None:
             state.begin_step(mask)
             assert state.mask is not None
             visible = state.mask[:, : written + queries]
-        context = BlockContext(
+        return BlockContext(
             attention_mask=mask,
             mask=causal_mask(visible, queries=queries),
-            source=source,
-            source_mask=key_mask(source_mask),
+            source=carried.source,
+            source_mask=key_mask(carried.source_mask),
             seen=None if state is None else visible,
             written=written,
             capacity=0 if state is None else state.capacity,
             scores=scores,
         )
-        return Entered(hidden, context)
 
     def _embedded(self, segment: str, vectors: Tensor, positions: Tensor | None, *, written: int) -> Tensor:
         seq = vectors.shape[1]
