@@ -114,6 +114,11 @@ class ParallelPlan(Section):
         return self.pp * self.stages_per_rank
 
     @property
+    def is_v_shaped(self) -> bool:
+        """Whether the last stage of a pipeline is in the process of the first."""
+        return self.pp > 1 and self.schedule in V_SHAPED
+
+    @property
     def pipeline_microbatches(self) -> int:
         """Parts that a pipeline works on at once; 1 without one."""
         return 1 if self.pp == 1 else self.microbatches or 2 * self.pp

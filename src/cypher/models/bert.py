@@ -27,7 +27,7 @@ from cypher.layers.state import State
 from cypher.layers.vocabulary_logits import VocabularyLogits
 from cypher.models.model import Encoded, LanguageHead, Model
 from cypher.models.name_map import NameMap
-from cypher.models.stretch import Carried
+from cypher.models.stretch import Carried, SegmentParts
 
 NAME_MAP = NameMap(
     {
@@ -233,6 +233,7 @@ class Bert(Model):
     """
 
     takes_groups = True
+    language_parts = ("embeddings.token", "embedding_output", "prediction", "vocabulary_logits")
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -263,6 +264,10 @@ class Bert(Model):
     def token_vectors(self) -> Tensor:
         """The table that token ids are looked up in, ``(vocabulary, width)``."""
         return self.embeddings.token.weight
+
+    def segment_parts(self, segment: str) -> SegmentParts:
+        """The embeddings."""
+        return SegmentParts(entering=("embeddings", "embedding_output"))
 
     def embed(self, segment: str, inputs: Inputs, before: Carried | None, state: State | None) -> Carried:
         """Embeddings; arguments as in :class:`Model`.

@@ -26,7 +26,7 @@ from cypher.layers.state import State
 from cypher.layers.vocabulary_logits import VocabularyLogits
 from cypher.models.model import Encoded, LanguageHead, Model
 from cypher.models.name_map import NameMap
-from cypher.models.stretch import Carried
+from cypher.models.stretch import Carried, SegmentParts
 
 NAME_MAP = NameMap(
     {
@@ -165,6 +165,7 @@ class Llama(Model):
     """
 
     remembers = ("decoder",)
+    language_parts = ("token", "embedding_output", "output", "vocabulary_logits")
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -202,6 +203,10 @@ class Llama(Model):
     def token_vectors(self) -> Tensor:
         """The table that token ids are looked up in, ``(vocabulary, width)``."""
         return self.token.weight
+
+    def segment_parts(self, segment: str) -> SegmentParts:
+        """The token table before the first block, the norm behind the last."""
+        return SegmentParts(entering=("token", "embedding_output"), leaving=("norm",))
 
     def embed(self, segment: str, inputs: Inputs, before: Carried | None, state: State | None) -> Carried:
         """Embeddings; arguments as in :class:`Model`.

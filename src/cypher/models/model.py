@@ -26,7 +26,7 @@ from cypher.layers.sites import EmbeddingSite
 from cypher.layers.state import LayerState, State
 from cypher.layers.token_sum import TokenSum
 from cypher.layers.vocabulary_logits import VocabularyLogits
-from cypher.models.stretch import Carried, Copying, route_of
+from cypher.models.stretch import Carried, Copying, SegmentParts, route_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +113,8 @@ class Model(nn.Module, ABC):
         width: Of the hidden states.
         vocabulary_size: Tokens it knows, of what it writes where sources have a table of their own.
         max_positions: Tokens a row may have; ``None`` where nothing limits them.
+        sources: Segments whose blocks attend to what the segment before them made.
+        language_parts: Modules outside of the blocks that :meth:`language_head` needs, by name.
         remembers: Segments whose blocks keep a state while text is generated.
         takes_groups: Whether texts that share their beginning can be one row; see :class:`cypher.data.batch.Inputs`.
         arrangement: Which attached parts are gone through, and how; ``None`` is all of them, in the order they were
@@ -128,6 +130,8 @@ class Model(nn.Module, ABC):
     width: int
     vocabulary_size: int
     max_positions: int | None = None
+    sources: tuple[str, ...] = ()
+    language_parts: tuple[str, ...] = ()
     remembers: tuple[str, ...] = ()
     takes_groups: bool = False
     compute_dtype: torch.dtype = torch.float32
@@ -172,6 +176,23 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def token_vectors(self) -> Tensor:
         """The table that token ids are looked up in, ``(vocabulary, width)``."""
+
+    @abstractmethod
+    def segment_parts(self, segment: str) -> SegmentParts:
+        """What a segment needs beside its blocks; the rest of the model is needed behind the last block, if at all.
+
+        Args:
+            segment: Its name.
+        """
+
+    def segment_inputs(self, segment: str, inputs: Inputs) -> Inputs:
+        """What a segment reads: tokens of its hidden states are those of these inputs.
+
+        Args:
+            segment: Its name.
+            inputs: Of the model.
+        """
+        return inputs
 
     @abstractmethod
     def embed(self, segment: str, inputs: Inputs, before: Carried | None, state: State | None) -> Carried:

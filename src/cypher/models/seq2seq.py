@@ -28,7 +28,7 @@ from cypher.layers.state import State
 from cypher.layers.vocabulary_logits import VocabularyLogits
 from cypher.models.model import Encoded, LanguageHead, Model
 from cypher.models.name_map import NameMap
-from cypher.models.stretch import Carried
+from cypher.models.stretch import Carried, SegmentParts
 
 
 def _names() -> dict[str, str]:
@@ -207,6 +207,8 @@ class Seq2Seq(Model):
     """
 
     remembers = ("decoder",)
+    sources = ("decoder",)
+    language_parts = ("token", "embedding_output", "vocabulary_logits")
 
     def __init__(self, config: Seq2SeqConfig) -> None:
         super().__init__()
@@ -263,6 +265,26 @@ class Seq2Seq(Model):
         """The table that target token ids are looked up in, ``(vocabulary, width)``."""
         return self.token.weight
 
+    def segment_parts(self, segment: str) -> SegmentParts:
+        """A side's table, positions and norms; the table of both sides is one where the source has none of its own."""
+        is_source = segment == "encoder"
+        table = "source_token" if is_source and self.source_token is not None else "token"
+        site = "source_embedding_output" if is_source else "embedding_output"
+        leaving = (f"norms.{segment}",) if segment in self.norms else ()
+        return SegmentParts(entering=(table, f"embeddings.{segment}", site), leaving=leaving)
+
+    def segment_inputs(self, segment: str, inputs: Inputs) -> Inputs:
+        """The source, or the target.
+
+        Raises:
+            ModelError: There is no source.
+        """
+        if segment != "encoder":
+            return inputs
+        if inputs.source is None:
+            raise ModelError("rows without a source", needed="inputs.source, which the encoder reads")
+        return inputs.source
+
     def embed(self, segment: str, inputs: Inputs, before: Carried | None, state: State | None) -> Carried:
         """Embeddings of the source, then of the target beside what the encoder made; arguments as in :class:`Model`.
 
@@ -270,24 +292,22 @@ class Seq2Seq(Model):
             ModelError: There is no source, or a row has more tokens than the model has positions.
         """
         if segment == "encoder":
-            if inputs.source is None:
-                raise ModelError("rows without a source", needed="inputs.source, which the encoder reads")
-            table = self.token if self.source_token is None else self.source_token
-            hidden = self._embedded(segment, table(inputs.source.token_ids), inputs.source.positions, written=0)
-            hidden, mask = self.source_embedding_output(hidden, inputs.source.attention_mask)
+            source, table = self.segment_inputs(segment, inputs), self.source_token or self.token
+            hidden = self._embedded(segment, table(source.token_ids), source.positions, written=0)
+            hidden, mask = self.source_embedding_output(hidden, source.attention_mask)
             return Carried(hidden=hidden, mask=mask)
         written = 0 if state is None else state.length
         hidden = self._embedded(segment, self.token(inputs.token_ids), inputs.positions, written=written)
         hidden, mask = self.embedding_output(hidden, inputs.attention_mask, beginning=not written)
         if before is not None:
-            source, source_mask = before.hidden, before.mask
+            made, made_mask = before.hidden, before.mask
             if state is not None:
-                state.source, state.source_mask = source, source_mask
+                state.source, state.source_mask = made, made_mask
         else:
             assert state is not None and state.source is not None, "the encoder runs first"  # noqa: PT018
             assert state.source_mask is not None
-            source, source_mask = state.source, state.source_mask
-        return Carried(hidden=hidden, mask=mask, source=source, source_mask=source_mask)
+            made, made_mask = state.source, state.source_mask
+        return Carried(hidden=hidden, mask=mask, source=made, source_mask=made_mask)
 
     def context(
         self, segment: str, inputs: Inputs, carried: Carried, state: State | None, *, scores: bool

@@ -50,6 +50,19 @@ class Carried:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmentParts:
+    """Modules outside of the blocks that a segment needs, by their names in the model.
+
+    Args:
+        entering: Where its first block runs.
+        leaving: Where its last block runs.
+    """
+
+    entering: tuple[str, ...] = ()
+    leaving: tuple[str, ...] = ()
+
+
 class Copying:
     """The arrangement at work in one stretch: which route a block follows, and where rows are copied for Parallel.
 

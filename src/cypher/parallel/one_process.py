@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cypher.data.batch_workers import each_batch
-from cypher.layers.penalty import penalty_of
 from cypher.models.headed import HeadedModel
 from cypher.parallel.clip import clip
 from cypher.parallel.engine import Engine, Objective, Portion, Predict
+from cypher.parallel.penalise import penalise
 from cypher.parallel.world import World
 
 
@@ -46,10 +46,7 @@ class OneProcess(Engine):
                 share = objective.share_of_whole(self.headed, together[0])
                 share.backward()  # type: ignore[no-untyped-call]
                 loss += share.item()
-        if (penalty := penalty_of(self.headed)) is not None:
-            penalty.backward()  # type: ignore[no-untyped-call]
-            loss += penalty.item()
-        return loss
+        return loss + penalise([self.headed])
 
     def clip(self, max_norm: float) -> float:
         """As in :class:`Engine`."""

@@ -12,11 +12,14 @@ The optimiser comes last: it holds what is left of the parameters in this proces
 
 from __future__ import annotations
 
+from torch import nn
+
 from cypher.config import ParallelPlan
 from cypher.errors import ConfigError
 from cypher.models.headed import HeadedModel
 from cypher.parallel.engine import Engine
 from cypher.parallel.one_process import OneProcess
+from cypher.parallel.pipeline import pipeline
 from cypher.parallel.replicate import replicate
 from cypher.parallel.shard import shard
 from cypher.parallel.whole_engine import WholeEngine
@@ -33,18 +36,24 @@ def parallelise(headed: HeadedModel, world: World | None = None) -> Engine:
     """
     world = world or World(plan=ParallelPlan())
     plan = world.plan
-    if plan.tp > 1 or plan.pp > 1:
-        raise ConfigError(f"the plan {plan}", needed="tp = 1 and pp = 1: matrices and stages are not divided yet")
+    if plan.tp > 1:
+        raise ConfigError(f"the plan {plan}", needed="tp = 1: matrices are not divided yet")
     headed.model.checkpoints_activations = plan.activation_checkpointing
-    if plan.world == 1:
+    if plan.zero < 2 and plan.tp == 1:
         headed.model.lay_out_frozen()
+    if plan.world == 1:
         return OneProcess(headed, world)
+    if plan.pp > 1:
+        return pipeline(headed, world, divide=lambda: None, prepare=lambda stage, blocks: _copied(stage, blocks, world))
     working = Working(headed)
+    return WholeEngine(_copied(working, [block for _, block in headed.model.blocks()], world), headed, world)
+
+
+def _copied(module: nn.Module, blocks: list[nn.Module], world: World) -> nn.Module:
+    """One of several copies, or divided over them."""
+    plan = world.plan
     if plan.zero >= 2 or (plan.tp > 1 and plan.dp > 1):
         # DDP knows no divided matrices; copies under tensor parallelism are shards of size 1.
-        shard(working, [block for _, block in headed.model.blocks()], world)
-        return WholeEngine(working, headed, world)
-    headed.model.lay_out_frozen()
-    if plan.dp > 1:
-        return WholeEngine(replicate(working, world), headed, world)
-    return WholeEngine(working, headed, world)
+        shard(module, blocks, world)
+        return module
+    return replicate(module, world) if plan.dp > 1 else module

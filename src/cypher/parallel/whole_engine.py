@@ -7,16 +7,16 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cypher.data.batch_workers import one_at_a_time
-from cypher.layers.penalty import penalty_of
 from cypher.models.headed import HeadedModel
 from cypher.parallel.clip import clip, settle
 from cypher.parallel.engine import Engine, Objective, Portion, Predict
+from cypher.parallel.penalise import penalise
 from cypher.parallel.replicate import divided_optimiser
+from cypher.parallel.rows import join_rows, own_rows
 from cypher.parallel.world import World
 
 
@@ -47,29 +47,23 @@ class WholeEngine(Engine):
 
     def backward(self, objective: Objective, portions: Sequence[Portion]) -> float:
         """As in :class:`Engine`."""
-        loss, penalised = 0.0, 0.0
+        loss = 0.0
         for number, portion in enumerate(portions):
-            is_last = number == len(portions) - 1
 
-            def work(headed: HeadedModel, portion: Portion = portion, is_last: bool = is_last) -> tuple[Tensor, ...]:
-                share = objective.share_of_whole(headed, portion)
-                penalty = penalty_of(headed) if is_last else None
+            def work(headed: HeadedModel, portion: Portion = portion) -> Tensor:
                 # Gradients are averaged over the copies, and a step's loss is the sum of their shares.
-                whole = share * self.world.plan.dp
-                return (
-                    (whole, share.detach()) if penalty is None else (whole + penalty, share.detach(), penalty.detach())
-                )
+                return objective.share_of_whole(headed, portion) * self.world.plan.dp
 
-            with self._summing(is_last):
-                whole, share, *penalty = self.working(work)
-                whole.backward()
-            loss += share.item()
-            penalised += sum(term.item() for term in penalty)
+            with self._summing(number == len(portions) - 1):
+                share = self.working(work)
+                share.backward()
+            loss += share.item() / self.world.plan.dp
         settle(self.named_parameters().values())
         if self.settle_parts is not None:
             self.settle_parts()
+        penalty = penalise([self.headed])
         (total,) = self.world.total([loss], over=("replicate", "shard"))
-        return total + penalised
+        return total + penalty
 
     def _summing(self, is_last: bool) -> AbstractContextManager[None]:
         """Copies exchange gradients in the last micro-batch alone; divided gradients are summed as they come."""
@@ -91,18 +85,7 @@ class WholeEngine(Engine):
         """As in :class:`Engine`: copies that hold everything divide the rows, others look at all of them together."""
         with one_at_a_time():
             if not isinstance(self.working, DistributedDataParallel):
-                found: list[Any] = self.working(lambda headed: predict(headed, rows))
-                return found
-            copies = self.world.plan.dp
-            own = predict(self.headed, rows[self.world.copy :: copies])
-            return self._joined(own, len(rows)) if copies > 1 else own
-
-    def _joined(self, own: list[Any], n_rows: int) -> list[Any]:
-        """Every copy's predictions in the order of the rows."""
-        copies = self.world.plan.dp
-        parts: list[list[Any]] = [[] for _ in range(copies)]
-        dist.all_gather_object(parts, own, group=self.world.group("replicate"))
-        joined: list[Any] = [None] * n_rows
-        for place, part in enumerate(parts):
-            joined[place::copies] = part
-        return joined
+                together: list[Any] = self.working(lambda headed: predict(headed, rows))
+                return together
+            found = predict(self.headed, own_rows(rows, self.world))
+            return join_rows(found, len(rows), self.world)
