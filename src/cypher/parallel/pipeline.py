@@ -8,8 +8,9 @@ cut from it, so that rows of any length and number pass through buffers of one s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -37,7 +38,17 @@ from cypher.parallel.penalise import penalise
 from cypher.parallel.relay import Relayed, relaying
 from cypher.parallel.replicate import divided_optimiser
 from cypher.parallel.rows import join_rows, own_rows
-from cypher.parallel.stages import Boundary, Capacity, cut, keep, parts_of, relays, stages_of, tokens_in_front
+from cypher.parallel.stages import (
+    Boundary,
+    Capacity,
+    cut,
+    keep,
+    parts_of,
+    relays,
+    require_apart,
+    stages_of,
+    tokens_in_front,
+)
 from cypher.parallel.world import World
 
 Found = TypeVar("Found")
@@ -97,6 +108,19 @@ class Stage(nn.Module):
         last = sum(1 for _ in headed.model.blocks())
         self.received = None if stretch.start == 0 else Boundary.before(headed.model, stretch.start)
         self.sent = None if stretch.stop == last else Boundary.before(headed.model, stretch.stop)
+        self._met: Tensor | None = None
+        for segment, site in zip(headed.model.segments, headed.model.embedding_sites, strict=True):
+            if stretch.start and self._begins(segment):
+                site.register_forward_hook(self._meet)
+
+    def _begins(self, segment: str) -> bool:
+        """Whether the first block of a segment is in this stretch."""
+        names = [name.rpartition(".")[0] for name, _ in self._headed[0].model.blocks()]
+        return names.index(segment) in self.stretch
+
+    def _meet(self, site: nn.Module, given: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        hidden, mask = output
+        return (hidden if self._met is None else cast(Tensor, _Meeting.apply(hidden, self._met))), mask  # type: ignore[no-untyped-call]
 
     def forward(self, *received: Tensor, place: Tensor | None = None, work: Callable[[], Found] | None = None) -> Any:
         """Run the blocks for one micro-batch, or do some other work with the model, its parameters gathered.
@@ -118,11 +142,29 @@ class Stage(nn.Module):
         carried: Carried | None = None
         if self.received is not None:
             carried = capacity.unpacked(received, self.received, headed.model, self.in_front, inputs)
+            self._met = carried.hidden
         carried = headed.model.run(inputs, carried, stretch=self.stretch)
+        self._met = None
         if self.sent is not None:
             return capacity.packed(carried, self.sent)
         encoded = headed.model.encoded(inputs, carried)
-        return (self.step.objective.share(headed.head, encoded, portion) * self.scale).reshape(1)
+        return torch.stack([self.step.objective.share(headed.head, encoded, portion) * self.scale])
+
+
+class _Meeting(torch.autograd.Function):
+    """Hidden states that begin inside of a pipeline, made to hang on what was received.
+
+    Schedules without bubbles work out the gradients of a stage's inputs first and those of its weights later. They
+    find the weights from the inputs, and trip over those that no input has passed: a decoder's up to its source.
+    """
+
+    @staticmethod
+    def forward(context: Any, hidden: Tensor, received: Tensor) -> Tensor:
+        return hidden.view_as(hidden)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
 
 
 class PipelineEngine(Engine):
@@ -312,14 +354,17 @@ def pipeline(
         ConfigError: There are more stages than blocks.
     """
     plan = world.plan
+    # On any error it prints the whole schedule, in which the error itself is lost.
+    logging.getLogger("torch.distributed.pipelining.schedules").setLevel(logging.CRITICAL)
     names = [name for name, _ in headed.model.blocks()]
     stretches = cut(len(names), plan.stages)
     places = [next(rank for rank in range(plan.pp) if stage in stages_of(plan, rank)) for stage in range(plan.stages)]
     parts = [parts_of(headed, stretch) for stretch in stretches]
+    require_apart(headed, parts, plan)
     relayed, in_front = relays(headed, stretches, places), tokens_in_front(headed.model)
     own = stages_of(plan, world.place("pp"))
     # What predictions ask of a head is not its forward alone, so every process has it.
-    keep(headed, set().union({"head"}, *(parts[stage] for stage in own)))
+    keep(headed, set[str]().union({"head"}, *(parts[stage] for stage in own)), relayed)
     settle_parts = divide()
     step = Step()
     stages = [
@@ -348,5 +393,5 @@ def _inside(module: nn.Module, work: Callable[[], list[Any]]) -> Callable[[], li
 
 
 def _identity(share: Tensor, target: Tensor) -> Tensor:
-    """The last stage has worked the loss out."""
-    return share.squeeze()
+    """The last stage has worked the loss out; a sum of one, because schedules want no view of it."""
+    return share.sum()

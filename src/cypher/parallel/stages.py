@@ -7,7 +7,7 @@ all parameters have the names of the undivided model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -101,13 +101,42 @@ def parts_of(headed: HeadedModel, stretch: range) -> set[str]:
     return needed
 
 
-def keep(headed: HeadedModel, needed: set[str]) -> None:
+def require_apart(headed: HeadedModel, parts: Sequence[Collection[str]], plan: ParallelPlan) -> None:
+    """Refuse a parameter in both stages of a process whose stages are divided over copies.
+
+    Args:
+        headed: With all of its modules.
+        parts: Names of modules, by stage.
+        plan: Its ``zero`` may divide.
+
+    Raises:
+        ConfigError: With the name of the first.
+    """
+    if plan.zero < 2:
+        return
+    names = {id(parameter): name for name, parameter in headed.named_parameters()}
+    for rank in range(plan.pp):
+        held = [
+            {id(parameter) for part in parts[stage] for parameter in headed.get_submodule(part).parameters()}
+            for stage in stages_of(plan, rank)
+        ]
+        if both := set.intersection(*held) if len(held) > 1 else set():
+            raise ConfigError(
+                f"schedule = {plan.schedule} with zero = {plan.zero}: {min(names[one] for one in both)} is in two "
+                f"stages of process {rank} of a pipeline, each of which divides its parameters by itself",
+                change="set zero to 0 or 1, or take a schedule of one stage a process (gpipe, 1f1b)",
+            )
+
+
+def keep(headed: HeadedModel, needed: Collection[str], named: Collection[str]) -> None:
     """Take away what has parameters and is not needed; modules without parameters stay.
 
     Args:
         headed: Changed in place.
         needed: Names of modules; what is inside of one of them is needed, too.
+        named: Names under which something must be found, and be it :class:`Absent`.
     """
+    inside = [*needed, *named]
 
     def visit(module: nn.Module, name: str) -> None:
         for child_name, child in list(module.named_children()):
@@ -115,9 +144,8 @@ def keep(headed: HeadedModel, needed: set[str]) -> None:
             if path in needed or not any(True for _ in child.parameters()):
                 continue
             # The names of all blocks are known everywhere: only blocks are absent, not segments.
-            if path.count(".") < 3 and f"{path}.".startswith("model.segments."):
-                visit(child, path)
-            elif any(other.startswith(f"{path}.") for other in needed):
+            is_segment = name in ("model", "model.segments") and f"{path}.".startswith("model.segments.")
+            if is_segment or any(other.startswith(f"{path}.") for other in inside):
                 visit(child, path)
             elif isinstance(module, nn.ModuleDict):
                 module[child_name] = Absent()
@@ -213,9 +241,10 @@ class Capacity:
         for segment, hidden, mask in pairs:
             if segment is not None and hidden is not None and mask is not None:
                 below, behind = self.rows - len(hidden), tokens[segment] - hidden.shape[1]
-                made.append(F.pad(hidden, (0, 0, 0, behind, 0, below)).contiguous())
-                made.append(F.pad(mask.to(torch.int8), (0, behind, 0, below)).contiguous())
-        return tuple(made)
+                made.append(F.pad(hidden, (0, 0, 0, behind, 0, below)))
+                made.append(F.pad(mask.to(torch.int8), (0, behind, 0, below)))
+        # Some schedules cut the graph off at what is sent, which nothing else may be a view of.
+        return tuple(tensor.clone() if tensor._is_view() else tensor.contiguous() for tensor in made)
 
     def unpacked(
         self, received: Sequence[Tensor], boundary: Boundary, model: Model, in_front: dict[str, int], inputs: Inputs
