@@ -19,6 +19,7 @@ from cypher.parallel.engine import Engine
 from cypher.parallel.one_process import OneProcess
 from cypher.parallel.replicate import replicate
 from cypher.parallel.shard import shard
+from cypher.parallel.tensor import divide
 from cypher.parallel.whole_engine import WholeEngine
 from cypher.parallel.working import Working
 from cypher.parallel.world import World
@@ -33,18 +34,23 @@ def parallelise(headed: HeadedModel, world: World | None = None) -> Engine:
     """
     world = world or World(plan=ParallelPlan())
     plan = world.plan
-    if plan.tp > 1 or plan.pp > 1:
-        raise ConfigError(f"the plan {plan}", needed="tp = 1 and pp = 1: matrices and stages are not divided yet")
+    if plan.pp > 1:
+        raise ConfigError(f"the plan {plan}", needed="pp = 1: stages are not divided yet")
     headed.model.checkpoints_activations = plan.activation_checkpointing
     if plan.world == 1:
         headed.model.lay_out_frozen()
         return OneProcess(headed, world)
+    divided = divide(headed, world) if plan.tp > 1 else None
+    settle_parts = None if divided is None else divided.settle
     working = Working(headed)
     if plan.zero >= 2 or (plan.tp > 1 and plan.dp > 1):
         # DDP knows no divided matrices; copies under tensor parallelism are shards of size 1.
         shard(working, [block for _, block in headed.model.blocks()], world)
-        return WholeEngine(working, headed, world)
-    headed.model.lay_out_frozen()
+        return WholeEngine(working, headed, world, settle_parts=settle_parts)
+    if divided is None:
+        headed.model.lay_out_frozen()
+    else:
+        divided.lay_out_frozen()
     if plan.dp > 1:
         return WholeEngine(replicate(working, world), headed, world)
-    return WholeEngine(working, headed, world)
+    return WholeEngine(working, headed, world, settle_parts=settle_parts)
