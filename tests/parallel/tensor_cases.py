@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from token_task import TokenTask, model_of, rows_of
+from token_task import TokenTask, learn, model_of, rows_of
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -17,10 +17,12 @@ from cypher.adapters.methods import adapter_of
 from cypher.config import ParallelPlan, adapter_config
 from cypher.data.batch import Inputs
 from cypher.decode.greedy import greedy
-from cypher.layers.attention import ColumnMeans
+from cypher.layers.attention import ColumnMeans, FullAttention
 from cypher.layers.penalty import penalty_of
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Model
+from cypher.parallel.gather import whole_tensors
+from cypher.parallel.parallelise import parallelise
 from cypher.parallel.tensor import Divided, divide
 from cypher.parallel.world import World, joined
 
@@ -145,3 +147,48 @@ def held(text: str, family: str, options: dict[str, Any]) -> dict[str, tuple[int
             for name, parameter in headed.named_parameters()
         }
         return {name: (part.numel(), part.untyped_storage().nbytes()) for name, part in local.items()}
+
+
+def kept(text: str, family: str) -> int:
+    """Bytes that the forward of one batch keeps for its backward, parameters aside."""
+    with joined(ParallelPlan.parse(text)) as world:
+        headed = HeadedModel(model := prepared(family), model.language_head()).train()
+        divided_over(headed, world)
+        own = [p.to_local() if isinstance(p, DTensor) else p for p in headed.parameters()]
+        weights = {part.untyped_storage().data_ptr() for part in own}
+        found: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            if not isinstance(tensor, DTensor) and (place := tensor.untyped_storage().data_ptr()) not in weights:
+                found[place] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        batch = TokenTask().collate([(row, index) for index, row in enumerate(rows_of(20))])
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            encoded = model(batch.inputs)
+        assert encoded.hidden.requires_grad
+        return sum(found.values())
+
+
+def drawn(text: str, dropout: float) -> tuple[Found, list[Tensor]]:
+    """With dropout, and all heads alike: what is learnt, and what the first block's heads mixed."""
+    with joined(ParallelPlan.parse(text)) as world:
+        model = model_of("encoder", dropout=dropout)
+        attention = cast(FullAttention, model.get_submodule("segments.encoder.0.attention"))
+        for layer in (attention.query, attention.key, attention.value):
+            layer.weight.data = layer.weight.data[: attention.head_width].repeat(attention.n_heads, 1)
+            layer.bias.data = layer.bias.data[: attention.head_width].repeat(attention.n_heads)
+        mixed: list[Tensor] = []
+        attention.output.register_forward_pre_hook(lambda _layer, given: mixed.append(given[0].detach()))
+        torch.manual_seed(5)
+        return learnt(model, world, checkpoints=True), mixed
+
+
+def trained(text: str, adapter: dict[str, Any], tree: Tree | None) -> tuple[list[float], dict[str, Tensor]]:
+    """Losses of some steps that train an adapter beside copies, and its weights after them in the main process."""
+    with joined(ParallelPlan.parse(text)) as world:
+        model = prepared("encoder", adapter=adapter, tree=tree)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(any(f".{place}." in name for place in ("deltas", "plugs", "fusions")))
+        engine = parallelise(HeadedModel(model, model.language_head()), world)
+        return learn(engine, steps=4), whole_tensors(engine.named_parameters(), world)

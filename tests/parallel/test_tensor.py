@@ -8,11 +8,11 @@ import pytest
 import tensor_cases
 import torch
 from tensor_cases import Found, prepared
-from token_task import FAMILIES, VOCABULARY, model_of
+from token_task import FAMILIES, LEARNING_RATE, VOCABULARY, model_of
 from torch import Tensor, nn
 from workers import Workers
 
-from cypher.adapters.composition import BatchSplit, Fuse, Parallel, Split, Stack
+from cypher.adapters.composition import BatchSplit, Fuse, Parallel, Split, Stack, Tree
 from cypher.config import PRESETS, ParallelPlan
 from cypher.errors import ConfigError
 from cypher.layers.linear import Delta, Linear
@@ -117,6 +117,25 @@ def test_every_adapter(workers: Workers, plan: str, family: str):
             assert_same(found, expected[name], tolerance=2e-5, what=name)
 
 
+@pytest.mark.parametrize("plan", ["dp=2,tp=2", "dp=2,tp=2,zero=3,sequence_parallel,activation_checkpointing"])
+@pytest.mark.parametrize(
+    ("adapter", "tree"),
+    [
+        pytest.param(ADAPTERS["gated lora everywhere"], None, id="gated lora"),
+        pytest.param(ADAPTERS["dora everywhere"], None, id="dora"),
+        pytest.param(ADAPTERS["prefix_tuning"], None, id="prefix"),
+        pytest.param(BOTTLENECK, Fuse("a", "b"), id="fusion with a penalty"),
+    ],
+)
+def test_adapters_beside_copies(workers: Workers, plan: str, adapter: dict[str, Any], tree: Tree | None):
+    expected_losses, expected = tensor_cases.trained("dp=1", adapter, tree)
+    (losses, weights), *others = workers.run(4, tensor_cases.trained, plan, adapter, tree)
+    assert all(other == pytest.approx(expected_losses, abs=1e-5) for other in (losses, *(each for each, _ in others)))
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=0.1 * LEARNING_RATE, msg=name)
+
+
 @pytest.mark.parametrize("plan", ["tp=2", "tp=2,sequence_parallel"])
 def test_half_precision(workers: Workers, plan: str):
     options: dict[str, Any] = {"adapter": LOW_RANK, "only_adapter": True}
@@ -167,6 +186,25 @@ def test_what_each_process_holds_is_what_the_formula_says(workers: Workers, fami
     tables = sum(name.endswith(("token.weight", "model.output.weight")) for name in parameters)
     missing = (4 * 17 - VOCABULARY) * (tables * 32 + (family == "encoder"))
     assert held == whole + (total - whole + missing) // 4 - missing
+
+
+@pytest.mark.parametrize("plan", ["tp=2", "tp=2,sequence_parallel"])
+def test_processes_drop_the_same_of_what_they_share_and_other_parts_of_what_they_do_not(workers: Workers, plan: str):
+    (first, mixed), (second, others) = workers.run(2, tensor_cases.drawn, plan, 0.3)
+    assert_same(first, second, tolerance=0.0)
+    assert len(mixed) == len(others) == 2  # forward, and again for the backward
+    assert torch.equal(mixed[0], mixed[1])
+    assert not torch.equal(mixed[0], others[0])
+    (_, mixed), (_, others) = workers.run(2, tensor_cases.drawn, plan, 0.0)
+    assert torch.equal(mixed[0], others[0])
+
+
+def test_shares_of_tokens_keep_less_for_the_backward(workers: Workers):
+    alone = tensor_cases.kept("tp=1", "decoder")
+    (divided, _), (shared, _) = (
+        workers.run(2, tensor_cases.kept, plan, "decoder") for plan in ("tp=2", "tp=2,sequence_parallel")
+    )
+    assert shared < 0.9 * divided < 0.6 * alone
 
 
 def test_every_parameter_is_named_and_rules_name_something():

@@ -28,6 +28,7 @@ from cypher.layers.vocabulary_logits import VocabularyLogits
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Model
 from cypher.parallel.exchange import Peers, share_of
+from cypher.parallel.own_draws import draw_apart, draws_at_random
 from cypher.parallel.tensor_layers import OwnPart, divide_linear, divide_logits, divide_output, divide_table
 from cypher.parallel.tensor_plan import Cut, check_tensor, cuts_of, dims_of, looks_at_places, regions_of
 from cypher.parallel.tensor_stream import SameEverywhere, ShareOfTokens, Stream
@@ -117,6 +118,7 @@ def divide(headed: HeadedModel, world: World) -> Divided:
     for module in regions.values():
         if not isinstance(module, Linear):
             stream.surround(module)
+            _draw_apart(module, peers)
     named = {
         name: (headed.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
         for name, _ in headed.named_parameters()
@@ -142,9 +144,16 @@ def _share_tokens(model: Model, stream: ShareOfTokens) -> None:
     for blocks in model.segments.values():
         stream.divide_rows(list(cast(nn.ModuleDict, blocks).values()))
     for module in model.modules():
-        looks = isinstance(module, JoinSite) and looks_at_places(model, module)
-        if looks or (isinstance(module, OutputSite) and module.plugs):
+        if isinstance(module, JoinSite) and not looks_at_places(model, module):
+            _draw_apart(module, stream.peers)
+        elif isinstance(module, JoinSite) or (isinstance(module, OutputSite) and module.plugs):
             stream.put_together(module)
+
+
+def _draw_apart(module: nn.Module, peers: Peers) -> None:
+    """Heads, features and tokens of its own have a dropout of their own."""
+    if draws_at_random(module):
+        draw_apart(module, peers.place)
 
 
 def _cut_parameters(headed: HeadedModel, cuts: dict[str, Cut], mesh: DeviceMesh) -> None:
