@@ -117,7 +117,9 @@ def test_every_adapter(workers: Workers, plan: str, family: str):
             assert_same(found, expected[name], tolerance=2e-5, what=name)
 
 
-@pytest.mark.parametrize("plan", ["dp=2,tp=2", "dp=2,tp=2,zero=3,sequence_parallel,activation_checkpointing"])
+@pytest.mark.parametrize(
+    "plan", ["dp=2,zero=3", "dp=2,tp=2", "dp=2,tp=2,zero=3,sequence_parallel,activation_checkpointing"]
+)
 @pytest.mark.parametrize(
     ("adapter", "tree"),
     [
@@ -129,10 +131,13 @@ def test_every_adapter(workers: Workers, plan: str, family: str):
 )
 def test_adapters_beside_copies(workers: Workers, plan: str, adapter: dict[str, Any], tree: Tree | None):
     expected_losses, expected = tensor_cases.trained("dp=1", adapter, tree)
-    (losses, weights), *others = workers.run(4, tensor_cases.trained, plan, adapter, tree)
+    (losses, weights), *others = workers.run(ParallelPlan.parse(plan).world, tensor_cases.trained, plan, adapter, tree)
     assert all(other == pytest.approx(expected_losses, abs=1e-5) for other in (losses, *(each for each, _ in others)))
     assert weights.keys() == expected.keys()
     for name, value in expected.items():
+        # A softmax does not see what is added to all keys: that gradient is rounding alone.
+        if name.endswith("key.bias"):
+            continue
         torch.testing.assert_close(weights[name], value, rtol=0, atol=0.1 * LEARNING_RATE, msg=name)
 
 

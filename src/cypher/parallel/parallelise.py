@@ -18,7 +18,7 @@ from cypher.models.headed import HeadedModel
 from cypher.parallel.engine import Engine
 from cypher.parallel.one_process import OneProcess
 from cypher.parallel.replicate import replicate
-from cypher.parallel.shard import shard
+from cypher.parallel.shard import average, shard
 from cypher.parallel.tensor import divide
 from cypher.parallel.whole_engine import WholeEngine
 from cypher.parallel.working import Working
@@ -41,16 +41,21 @@ def parallelise(headed: HeadedModel, world: World | None = None) -> Engine:
         headed.model.lay_out_frozen()
         return OneProcess(headed, world)
     divided = divide(headed, world) if plan.tp > 1 else None
-    settle_parts = None if divided is None else divided.settle
     working = Working(headed)
     if plan.zero >= 2 or (plan.tp > 1 and plan.dp > 1):
         # DDP knows no divided matrices; copies under tensor parallelism are shards of size 1.
-        shard(working, [block for _, block in headed.model.blocks()], world)
-        return WholeEngine(working, headed, world, settle_parts=settle_parts)
+        whole = shard(working, [block for _, block in headed.model.blocks()], world)
+
+        def settle() -> None:
+            average(whole, world)
+            if divided is not None:
+                divided.settle()
+
+        return WholeEngine(working, headed, world, settle_parts=settle)
     if divided is None:
         headed.model.lay_out_frozen()
     else:
         divided.lay_out_frozen()
     if plan.dp > 1:
         return WholeEngine(replicate(working, world), headed, world)
-    return WholeEngine(working, headed, world, settle_parts=settle_parts)
+    return WholeEngine(working, headed, world, settle_parts=None if divided is None else divided.settle)
