@@ -34,6 +34,7 @@ STRATEGIES: dict[int, tuple[str, ...]] = {
         "pp=4,schedule=1f1b",
         "dp=2,tp=2",
         "dp=2,tp=2,zero=3",
+        "dp=2,tp=2,zero=3,sequence_parallel,activation_checkpointing",
         "dp=2,pp=2",
         "dp=2,pp=2,zero=1",
         "dp=2,pp=2,zero=3",

@@ -21,8 +21,6 @@ def alone(family: str, rows: int = 8) -> tuple[list[float], dict[str, Tensor], l
 
 def marked(world: int, text: str):
     marks = [pytest.mark.slow] if world > 4 else []
-    if "tp=" in text or "pp=" in text:
-        marks.append(pytest.mark.xfail(strict=True, reason="not divided yet"))
     return pytest.param(world, text, id=text, marks=marks)
 
 

@@ -5,6 +5,9 @@ With LoRA's update it is DoRA (equation 5), with VeRA's it is DVoRA (section 5.4
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +20,18 @@ from cypher.layers.linear import Delta, Linear
 from cypher.models.model import Model
 
 
+class RowNorms(nn.Module):
+    """L2 norm of every row.
+
+    A module of its own so that tensor parallelism can put together the rows that processes have parts of.
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """``(rows, columns) -> (rows,)``."""
+        norms: Tensor = torch.linalg.vector_norm(weight, dim=1)
+        return norms
+
+
 class DoraDelta(Delta):
     """``magnitude / ‖weight + update‖`` times what weight and update make of the values; the bias is left alone.
 
@@ -27,11 +42,15 @@ class DoraDelta(Delta):
         direction: The update.
     """
 
+    input_dims: ClassVar[Mapping[str, int]] = {}
+    output_dims: ClassVar[Mapping[str, int]] = {"magnitude": 0}
+
     def __init__(self, layer: Linear, direction: WeightUpdate) -> None:
         super().__init__()
         # In a tuple, so that the layer is no part of its own delta.
         self._layer = (layer,)
         self.direction = direction
+        self.row_norms = RowNorms()
         self.magnitude = nn.Parameter(torch.linalg.vector_norm(layer.weight.detach().float(), dim=1))
 
     def forward(self, values: Tensor, output: Tensor) -> Tensor:
@@ -54,7 +73,7 @@ class DoraDelta(Delta):
     def _factor(self) -> Tensor:
         with torch.no_grad():
             weight = self._layer[0].weight.float() + self.direction.weight_update()
-            norm: Tensor = torch.linalg.vector_norm(weight, dim=1)
+            norm: Tensor = self.row_norms(weight)
         return self.magnitude / norm
 
 

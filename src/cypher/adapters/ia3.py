@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -21,6 +22,9 @@ class OutputScale(Delta):
     Args:
         out_features: Of the layer it changes.
     """
+
+    input_dims: ClassVar[Mapping[str, int]] = {}
+    output_dims: ClassVar[Mapping[str, int]] = {"scale": 0}
 
     def __init__(self, out_features: int) -> None:
         super().__init__()
@@ -44,6 +48,8 @@ class InputScale(Delta):
     """
 
     enters: ClassVar[bool] = True
+    input_dims: ClassVar[Mapping[str, int]] = {"scale": 0}
+    output_dims: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, in_features: int) -> None:
         super().__init__()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +48,9 @@ class LoraDelta(WeightUpdate):
         out_features: Of the layer it changes.
         config: Rank, alpha, dropout, gate and how the two matrices start.
     """
+
+    input_dims: ClassVar[Mapping[str, int]] = {"down": 1, "gate.linear.weight": 1}
+    output_dims: ClassVar[Mapping[str, int]] = {"up": 0}
 
     def __init__(self, in_features: int, out_features: int, config: LoraConfig | DoraConfig) -> None:
         super().__init__()

@@ -41,18 +41,18 @@ class PrefixPlug(KeyValuePlug):
         self, key: Tensor, value: Tensor, mask: Tensor | None, source: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Shapes as in :meth:`KeyValuePlug.forward`."""
-        batch, heads, _, head_width = key.shape
-        key_rows, value_rows = (
-            # (length, heads · head_width) -> (batch, heads, length, head_width)
-            self.dropout(rows.to(key.dtype).view(1, -1, heads, head_width).transpose(1, 2).expand(batch, -1, -1, -1))
-            for rows in self.rows()
-        )
+        key_rows, value_rows = (self.dropout(self._in_heads(rows.to(key.dtype), key)) for rows in self.rows())
         if self.gate is not None:
             gate = self.gate(source).unsqueeze(1)
             key_rows, value_rows = key_rows * gate, value_rows * gate
         if mask is not None:
             mask = torch.cat([mask.new_ones(*mask.shape[:-1], key_rows.shape[2]), mask], -1)
         return torch.cat([key_rows, key], 2), torch.cat([value_rows, value], 2), mask
+
+    def _in_heads(self, rows: Tensor, key: Tensor) -> Tensor:
+        """``(length, all heads · head_width) -> (batch, heads, length, head_width)``, of the heads that ``key`` has."""
+        all_heads = rows.view(1, len(rows), -1, key.shape[-1])
+        return all_heads[:, :, self.heads].transpose(1, 2).expand(len(key), -1, -1, -1)
 
 
 class FlatPrefix(PrefixPlug):

@@ -5,7 +5,8 @@ The matrices are drawn from the configuration's seed, so a saved adapter has the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -66,15 +67,22 @@ class VeraDelta(WeightUpdate):
         config: What ``down_scale`` starts at, and dropout.
     """
 
+    input_dims: ClassVar[Mapping[str, int]] = {}
+    output_dims: ClassVar[Mapping[str, int]] = {"up_scale": 0}
+
     def __init__(
         self, in_features: int, out_features: int, frozen: FrozenProjections, config: VeraConfig | DvoraConfig
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        self.narrow(slice(in_features), slice(out_features))
         self.frozen = frozen
         self.dropout = nn.Dropout(config.dropout)
         self.down_scale = nn.Parameter(torch.full((config.rank,), config.down_scale))
         self.up_scale = nn.Parameter(torch.zeros(out_features))
+
+    def narrow(self, inputs: slice, outputs: slice) -> None:
+        """Read the rows and columns of the random matrices that belong to these inputs and outputs."""
+        self.inputs, self.outputs = inputs, outputs
 
     def update(self, values: Tensor) -> Tensor:
         """``(…, in_features) -> (…, out_features)``."""
@@ -88,7 +96,7 @@ class VeraDelta(WeightUpdate):
         return (self.up_scale.unsqueeze(1) * up) @ (self.down_scale.unsqueeze(1) * down)
 
     def _projections(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        return self.frozen.down[:, : self.in_features].to(dtype), self.frozen.up[: self.out_features].to(dtype)
+        return self.frozen.down[:, self.inputs].to(dtype), self.frozen.up[self.outputs].to(dtype)
 
 
 class Vera(Adapter):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cypher.errors import ConfigError
+from cypher.layers.divisible import Divisible, Division
 from cypher.layers.kernels import PackedLinear, pack_linear
 from cypher.layers.linear import Linear
 from cypher.layers.precision import fastest_precision
@@ -139,7 +141,7 @@ class ColumnMeans(nn.Module):
         return columns / (live.sum(1, keepdim=True).clamp(min=1) * probabilities.shape[1])
 
 
-class FullAttention(nn.Module):
+class FullAttention(nn.Module, Divisible):
     """Every token attends to every token that the mask allows.
 
     Args:
@@ -153,6 +155,14 @@ class FullAttention(nn.Module):
     Raises:
         ConfigError: ``n_heads`` does not divide ``width``, or ``n_key_value_heads`` does not divide ``n_heads``.
     """
+
+    divisions: ClassVar[Mapping[str, Division]] = {
+        "query": "column",
+        "key": "column",
+        "value": "column",
+        "output": "row",
+        "key_value": "replicate",
+    }
 
     def __init__(
         self,
@@ -226,6 +236,10 @@ class FullAttention(nn.Module):
         if context.lengths is not None and mask is context.mask and _suits_rows(query, key):
             return row_attention(query, key, value, context.lengths), None
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout), None
+
+    def evenly(self) -> Mapping[str, int]:
+        """A head is never cut."""
+        return {"n_heads": self.n_heads, "n_key_value_heads": self.n_key_value_heads}
 
     def pack(self, precision: InferencePrecision) -> None:
         """Lay query, key and value out as one product: one pass over the hidden states, rounded to 8 bits once."""

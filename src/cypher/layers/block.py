@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from cypher.layers.attention import AttentionOutput, BlockContext
+from cypher.layers.divisible import Divisible, Division
 from cypher.layers.live_tokens import set_live_tokens
 from cypher.layers.sites import JoinSite, OutputSite
 from cypher.layers.state import LayerState
@@ -29,7 +31,7 @@ class BlockOutput:
     losses: Mapping[str, TokenSum] = field(default_factory=dict)
 
 
-class Block(nn.Module):
+class Block(nn.Module, Divisible):
     """Attention, then attention to a source if the block has one, then feed-forward; an :class:`OutputSite` last.
 
     Args:
@@ -40,6 +42,13 @@ class Block(nn.Module):
         cross_attention: ``(hidden, context, state) -> AttentionOutput``, to ``context.source``.
         cross_attention_join: Site behind it.
     """
+
+    divisions: ClassVar[Mapping[str, Division]] = {
+        "attention_join": "replicate",
+        "cross_attention_join": "replicate",
+        "feedforward_join": "replicate",
+        "output": "replicate",
+    }
 
     def __init__(
         self,

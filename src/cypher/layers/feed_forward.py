@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cypher.layers.divisible import Divisible, Division
 from cypher.layers.linear import Linear
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
-class FeedForward(nn.Module):
+class FeedForward(nn.Module, Divisible):
     """``down(activation(up(hidden)))``.
 
     Args:
@@ -31,6 +32,8 @@ class FeedForward(nn.Module):
         inner_width: Between the two linear layers.
         activation: Exact GELU (by erf), its tanh form, ReLU or SiLU.
     """
+
+    divisions: ClassVar[Mapping[str, Division]] = {"up": "column", "down": "row"}
 
     def __init__(self, *, width: int, inner_width: int, activation: Activation = "gelu") -> None:
         super().__init__()
@@ -46,13 +49,17 @@ class FeedForward(nn.Module):
         update: Tensor = self.down(inner)
         return update
 
+    def evenly(self) -> Mapping[str, int]:
+        """Every process has as many features of the middle."""
+        return {"inner_width": self.up.out_features}
+
     def pack(self, precision: InferencePrecision) -> None:
         """Lay both weights out, exact GELU inside the first."""
         self.up.pack(precision, "gelu" if self.activation == "gelu" else None)
         self.down.pack(precision)
 
 
-class GatedFeedForward(nn.Module):
+class GatedFeedForward(nn.Module, Divisible):
     """``down(activation(gate(hidden)) · up(hidden))`` without biases (Shazeer 2020, arXiv 2002.05202, equation 6).
 
     Args:
@@ -60,6 +67,8 @@ class GatedFeedForward(nn.Module):
         inner_width: Between the linear layers.
         activation: Of the gate; SiLU in Llama.
     """
+
+    divisions: ClassVar[Mapping[str, Division]] = {"gate": "column", "up": "column", "down": "row"}
 
     def __init__(self, *, width: int, inner_width: int, activation: Activation = "silu") -> None:
         super().__init__()
@@ -72,6 +81,10 @@ class GatedFeedForward(nn.Module):
         """``(batch, seq, width) -> (batch, seq, width)``."""
         update: Tensor = self.down(ACTIVATIONS[self.activation](self.gate(hidden)) * self.up(hidden))
         return update
+
+    def evenly(self) -> Mapping[str, int]:
+        """Every process has as many features of the middle."""
+        return {"inner_width": self.up.out_features}
 
     def pack(self, precision: InferencePrecision) -> None:
         """Lay all three weights out for inference."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
@@ -24,10 +25,23 @@ class Delta(nn.Module, ABC):
     Attributes:
         is_mergeable: Whether :meth:`merged` can do without it; of an instance, because options may forbid it.
         enters: Whether :meth:`enter` changes anything.
+        input_dims: Dim of a parameter that counts the layer's inputs, by its name; none of the others has any.
+            ``None`` says nothing, so layers that carry the delta cannot be divided.
+        output_dims: Likewise, the layer's outputs.
     """
 
     is_mergeable: bool = True
     enters: ClassVar[bool] = False
+    input_dims: ClassVar[Mapping[str, int] | None] = None
+    output_dims: ClassVar[Mapping[str, int] | None] = None
+
+    def narrow(self, inputs: slice, outputs: slice) -> None:
+        """Be part of a layer that has only some of the inputs and outputs; parameters are cut by their dims already.
+
+        Args:
+            inputs: Of the whole layer's.
+            outputs: Likewise.
+        """
 
     def enter(self, values: Tensor) -> Tensor:
         """What the layer, and the deltas before this one, are to be given instead of ``values (…, in_features)``."""

@@ -45,7 +45,13 @@ class FusiblePlug(JoinPlug):
 
 
 class KeyValuePlug(nn.Module, ABC):
-    """What changes or extends the keys and values of an attention (prefix tuning and its kin)."""
+    """What changes or extends the keys and values of an attention (prefix tuning and its kin).
+
+    Attributes:
+        heads: Which of the attention's key and value heads it is given; all of them unless the attention is divided.
+    """
+
+    heads: slice = slice(None)
 
     @abstractmethod
     def forward(

@@ -17,6 +17,7 @@ from cypher.data.batch import Inputs
 from cypher.errors import ModelError
 from cypher.layers.attention import BlockContext, FullAttention, group_mask, key_mask
 from cypher.layers.block import Block
+from cypher.layers.divisible import Division
 from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import ACTIVATIONS, Activation, FeedForward
 from cypher.layers.linear import Linear
@@ -293,6 +294,17 @@ class Bert(Model):
             groups = F.pad(inputs.groups, (mask.shape[1] - inputs.groups.shape[1], 0))
             return BlockContext(attention_mask=mask, mask=group_mask(mask, groups), scores=scores)
         return BlockContext(attention_mask=mask, mask=key_mask(mask), lengths=row_lengths(mask), scores=scores)
+
+    def tensor_plan(self) -> dict[str, Division]:
+        """As in :class:`Model`; tables and logits follow the vocabulary."""
+        return super().tensor_plan() | {
+            "embeddings": "replicate",
+            "embeddings.token": "vocabulary",
+            "embedding_output": "replicate",
+            "pooler": "replicate",
+            "prediction": "replicate",
+            "prediction.bias": "vocabulary",
+        }
 
     def language_head(self) -> BertLanguageHead:
         """The head of masked language modelling, tied to the token embedding.

@@ -15,6 +15,7 @@ from cypher.data.batch import Inputs
 from cypher.errors import ModelError
 from cypher.layers.attention import BlockContext, FullAttention, causal_mask
 from cypher.layers.block import Block
+from cypher.layers.divisible import Division
 from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import GatedFeedForward
 from cypher.layers.linear import Linear
@@ -254,6 +255,15 @@ class Llama(Model):
         """The last norm: blocks norm what they read, so nothing has normed what the last one made."""
         normed: Tensor = self.norm(hidden)
         return normed
+
+    def tensor_plan(self) -> dict[str, Division]:
+        """As in :class:`Model`; tables and logits follow the vocabulary."""
+        return super().tensor_plan() | {
+            "token": "vocabulary",
+            "embedding_output": "replicate",
+            "norm": "replicate",
+            "output": "vocabulary",
+        }
 
     def language_head(self) -> LlamaLanguageHead:
         """Logits of the next token."""

@@ -19,6 +19,7 @@ from cypher.config import InferencePrecision
 from cypher.data.batch import Inputs
 from cypher.layers.attention import BlockContext, FullAttention
 from cypher.layers.block import BlockOutput
+from cypher.layers.divisible import Divisible, Division
 from cypher.layers.feed_forward import FeedForward, GatedFeedForward
 from cypher.layers.linear import Linear
 from cypher.layers.route import Arrangement, Route, following
@@ -218,6 +219,20 @@ class Model(nn.Module, ABC):
             state: Its ``begin_step`` is called here by the segment that remembers.
             scores: Whether blocks also return how much attention each token received.
         """
+
+    def tensor_plan(self) -> dict[str, Division]:
+        """How each part may be divided over processes, by its name.
+
+        A parameter follows the longest of these names that it is, or lies under. Bricks say it of themselves; an
+        architecture adds what it has around its blocks, and a parameter that nothing names is refused.
+        """
+        return {
+            f"{name}.{part}": division
+            for name, brick in self.named_modules()
+            if isinstance(brick, Divisible)
+            for part, division in brick.divisions.items()
+            if getattr(brick, part) is not None
+        }
 
     def leave(self, segment: str, hidden: Tensor) -> Tensor:
         """What follows the last block of a segment: a norm, where blocks norm what they read."""

@@ -18,6 +18,7 @@ from cypher.errors import ModelError
 from cypher.layers.attention import BlockContext, FullAttention, causal_mask, key_mask
 from cypher.layers.block import Block
 from cypher.layers.cross_attention import CrossAttention
+from cypher.layers.divisible import Division
 from cypher.layers.embedding import Embedding
 from cypher.layers.feed_forward import Activation, FeedForward
 from cypher.layers.positions import LearnedPositions, SinusoidalPositions
@@ -351,6 +352,17 @@ class Seq2Seq(Model):
     def leave(self, segment: str, hidden: Tensor) -> Tensor:
         """The last norm of a side whose blocks norm what they read."""
         return cast(Tensor, self.norms[segment](hidden)) if segment in self.norms else hidden
+
+    def tensor_plan(self) -> dict[str, Division]:
+        """As in :class:`Model`; tables and logits follow the vocabulary."""
+        return super().tensor_plan() | {
+            "token": "vocabulary",
+            "source_token": "vocabulary",
+            "embeddings": "replicate",
+            "embedding_output": "replicate",
+            "source_embedding_output": "replicate",
+            "norms": "replicate",
+        }
 
     def language_head(self) -> Seq2SeqLanguageHead:
         """Logits of the next target token."""

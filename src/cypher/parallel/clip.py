@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Placement
 from torch.nn.utils import get_total_norm
 
 from cypher.parallel.world import World
@@ -43,9 +45,14 @@ def clip(
             if id(parameter) not in others:
                 counted.append(parameter.grad)
     square = torch.zeros((), dtype=torch.float64)
-    for alike in _by_mesh(counted):
-        norm = get_total_norm(alike)
-        square += (norm.full_tensor() if isinstance(norm, DTensor) else norm).double() ** 2
+    for divided, alike in _by_mesh(counted).items():
+        own = get_total_norm([_local(gradient) for gradient in alike]).double() ** 2
+        if divided is not None:
+            mesh, placements = divided
+            for dim, placement in enumerate(placements):
+                if placement.is_shard():
+                    dist.all_reduce(own, group=mesh.get_group(dim))
+        square += own
     (total,) = world.total([square.item()], over=("pp",) if world.plan.pp > 1 else ())
     norm_before = float(total**0.5)
     if max_norm and norm_before > max_norm:
@@ -71,14 +78,15 @@ def settle(parameters: Iterable[nn.Parameter]) -> None:
             parameter.grad = gradient.redistribute(placements=own.placements)
 
 
-def _by_mesh(gradients: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Gradients whose norms can be taken together."""
-    groups: dict[object, list[Tensor]] = {}
+def _by_mesh(
+    gradients: Iterable[Tensor],
+) -> dict[tuple[DeviceMesh, tuple[Placement, ...]] | None, list[Tensor]]:
+    """Gradients by how they are divided; ``None``: not at all."""
+    groups: dict[tuple[DeviceMesh, tuple[Placement, ...]] | None, list[Tensor]] = {}
     for gradient in gradients:
-        divided = isinstance(gradient, DTensor)
-        key = (gradient.device_mesh, gradient.placements) if divided else None  # type: ignore[attr-defined]
-        groups.setdefault(key, []).append(gradient)
-    return list(groups.values())
+        divided = (gradient.device_mesh, gradient.placements) if isinstance(gradient, DTensor) else None
+        groups.setdefault(divided, []).append(gradient)
+    return groups
 
 
 def _local(gradient: Tensor) -> Tensor:

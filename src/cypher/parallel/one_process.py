@@ -12,6 +12,7 @@ from cypher.data.batch_workers import each_batch
 from cypher.models.headed import HeadedModel
 from cypher.parallel.clip import clip
 from cypher.parallel.engine import Engine, Objective, Portion, Predict
+from cypher.parallel.own_draws import draws_at_random
 from cypher.parallel.penalise import penalise
 from cypher.parallel.world import World
 
@@ -69,12 +70,7 @@ def threads_side_by_side(model: nn.Module) -> int:
     them wait hundreds of times, which a machine that does other work too turns into a multiple of the time. Random
     draws come from one generator, so with dropout the order of threads would change the run.
     """
-    draws = any(
-        (module.p if isinstance(module, nn.Dropout) else getattr(module, "dropout", 0.0)) != 0.0
-        for module in model.modules()
-        if isinstance(module, nn.Dropout) or isinstance(getattr(module, "dropout", None), float)
-    )
-    return 1 if draws else torch.get_num_threads()
+    return 1 if draws_at_random(model) else torch.get_num_threads()
 
 
 def _backward_side_by_side(

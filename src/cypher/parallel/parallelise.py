@@ -12,16 +12,18 @@ The optimiser comes last: it holds what is left of the parameters in this proces
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from torch import nn
 
 from cypher.config import ParallelPlan
-from cypher.errors import ConfigError
 from cypher.models.headed import HeadedModel
 from cypher.parallel.engine import Engine
 from cypher.parallel.one_process import OneProcess
 from cypher.parallel.pipeline import pipeline
 from cypher.parallel.replicate import replicate
-from cypher.parallel.shard import shard
+from cypher.parallel.shard import average, shard
+from cypher.parallel.tensor import divide
 from cypher.parallel.whole_engine import WholeEngine
 from cypher.parallel.working import Working
 from cypher.parallel.world import World
@@ -36,24 +38,34 @@ def parallelise(headed: HeadedModel, world: World | None = None) -> Engine:
     """
     world = world or World(plan=ParallelPlan())
     plan = world.plan
-    if plan.tp > 1:
-        raise ConfigError(f"the plan {plan}", needed="tp = 1: matrices are not divided yet")
     headed.model.checkpoints_activations = plan.activation_checkpointing
-    if plan.zero < 2 and plan.tp == 1:
-        headed.model.lay_out_frozen()
     if plan.world == 1:
+        headed.model.lay_out_frozen()
         return OneProcess(headed, world)
-    if plan.pp > 1:
-        return pipeline(headed, world, divide=lambda: None, prepare=lambda stage, blocks: _copied(stage, blocks, world))
-    working = Working(headed)
-    return WholeEngine(_copied(working, [block for _, block in headed.model.blocks()], world), headed, world)
+    # DDP knows no divided matrices; copies under tensor parallelism are shards of size 1.
+    shards = plan.zero >= 2 or (plan.tp > 1 and plan.dp > 1)
+    before_the_clip: list[Callable[[], None]] = []
 
+    def cut_matrices() -> None:
+        divided = divide(headed, world) if plan.tp > 1 else None
+        if divided is not None:
+            before_the_clip.append(divided.settle)
+        if not shards:  # what is gathered anew each time is laid out in vain
+            (divided or headed.model).lay_out_frozen()
 
-def _copied(module: nn.Module, blocks: list[nn.Module], world: World) -> nn.Module:
-    """One of several copies, or divided over them."""
-    plan = world.plan
-    if plan.zero >= 2 or (plan.tp > 1 and plan.dp > 1):
-        # DDP knows no divided matrices; copies under tensor parallelism are shards of size 1.
-        shard(module, blocks, world)
+    def copied(module: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
+        if not shards:
+            return replicate(module, world) if plan.dp > 1 else module
+        whole = shard(module, blocks, world)
+        before_the_clip.append(lambda: average(whole, world))
         return module
-    return replicate(module, world) if plan.dp > 1 else module
+
+    def settle() -> None:
+        for part in before_the_clip:
+            part()
+
+    if plan.pp > 1:
+        return pipeline(headed, world, cut_matrices=cut_matrices, copied=copied, settle_parts=settle)
+    cut_matrices()
+    working = copied(Working(headed), [block for _, block in headed.model.blocks()])
+    return WholeEngine(working, headed, world, settle_parts=settle)

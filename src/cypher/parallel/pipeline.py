@@ -191,7 +191,7 @@ class PipelineEngine(Engine):
         step: Step,
         in_front: dict[str, int],
         relayed: dict[str, Relayed],
-        settle_parts: Callable[[], None] | None = None,
+        settle_parts: Callable[[], None],
     ) -> None:
         self.headed, self.world, self.parts = headed, world, world.plan.pipeline_microbatches
         self.stages, self.modules = stages, modules
@@ -231,8 +231,7 @@ class PipelineEngine(Engine):
         schedule.step(places, place=places, target=target, losses=losses if self._is_last else None)
         self.step.portions = ()
         settle(self.named_parameters().values())
-        if self.settle_parts is not None:
-            self.settle_parts()
+        self.settle_parts()
         self._sum_shared()
         penalty = penalise(self.stages)
         scale = self.world.plan.dp
@@ -339,16 +338,18 @@ def pipeline(
     headed: HeadedModel,
     world: World,
     *,
-    divide: Callable[[], Callable[[], None] | None],
-    prepare: Callable[[nn.Module, list[nn.Module]], nn.Module],
+    cut_matrices: Callable[[], None],
+    copied: Callable[[nn.Module, Sequence[nn.Module]], nn.Module],
+    settle_parts: Callable[[], None],
 ) -> PipelineEngine:
     """Keep this process's stages of a model, and nothing else of it.
 
     Args:
         headed: The whole of it; changed in place.
         world: All processes.
-        divide: Cuts the matrices of what is kept; gives what to do with gradients before the clip.
-        prepare: Wraps a stage, given with its blocks, for its copies.
+        cut_matrices: Called when only what is kept is there.
+        copied: Wraps a stage, given with its blocks, for its copies.
+        settle_parts: Called before the clip.
 
     Raises:
         ConfigError: There are more stages than blocks.
@@ -365,7 +366,7 @@ def pipeline(
     own = stages_of(plan, world.place("pp"))
     # What predictions ask of a head is not its forward alone, so every process has it.
     keep(headed, set[str]().union({"head"}, *(parts[stage] for stage in own)), relayed)
-    settle_parts = divide()
+    cut_matrices()
     step = Step()
     stages = [
         Stage(
@@ -381,7 +382,7 @@ def pipeline(
     ]
     blocks = {name: headed.model.get_submodule(f"segments.{name}") for name in names}
     modules = [
-        prepare(stage, [blocks[name] for name in names[stage.stretch.start : stage.stretch.stop]]) for stage in stages
+        copied(stage, [blocks[name] for name in names[stage.stretch.start : stage.stretch.stop]]) for stage in stages
     ]
     return PipelineEngine(
         headed, stages, modules, world, step=step, in_front=in_front, relayed=relayed, settle_parts=settle_parts

@@ -5,34 +5,72 @@
 - ``zero = 2``: they stay whole from the forward to the backward of a step and are divided between steps. DeepSpeed's
   second stage keeps them whole always; what is held between steps is less here, the peak within a step the same.
 - ``replicas``: groups of copies that divide within themselves and average over each other (hybrid sharding).
+
+A parameter is gathered with the one block that it belongs to. What several blocks share, or is read outside of any
+forward, stays whole: attached parts alone are such, and small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
+import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
+from cypher.layers.penalty import Penalised
 from cypher.parallel.world import World
 
 
-def shard(module: nn.Module, blocks: Iterable[nn.Module], world: World) -> None:
+def shard(module: nn.Module, blocks: Sequence[nn.Module], world: World) -> list[nn.Parameter]:
     """Divide a module's parameters over the copies, in place.
 
     Args:
         module: The outermost one, in whose forward everything happens; gathers what no block does.
         blocks: Inside of it; each is gathered by itself.
         world: The copies lie along its ``replicate`` and ``shard`` axes.
+
+    Returns:
+        Parameters that stay whole; :func:`average` their gradients once a step.
     """
     plan = world.plan
     # A pipeline's micro-batches would each gather anew, so there parameters stay for all of a step.
     reshards = plan.zero == 3 and plan.pp == 1
     policy: OffloadPolicy = CPUOffloadPolicy(pin_memory=False) if plan.offload else OffloadPolicy()
+    whole = _left_whole(module, blocks)
+    ignored = set(whole)
     for block in blocks:
-        fully_shard(block, mesh=_mesh(world), reshard_after_forward=reshards, offload_policy=policy)
-    fully_shard(module, mesh=_mesh(world), reshard_after_forward=False, offload_policy=policy)
+        fully_shard(
+            block, mesh=_mesh(world), reshard_after_forward=reshards, offload_policy=policy, ignored_params=ignored
+        )
+    fully_shard(module, mesh=_mesh(world), reshard_after_forward=False, offload_policy=policy, ignored_params=ignored)
+    return whole
+
+
+@torch.no_grad()
+def average(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Average gradients over the copies, as those of divided parameters are by themselves.
+
+    Args:
+        parameters: Whole in every copy; in the same order in all.
+        world: The copies lie along its ``replicate`` and ``shard`` axes.
+    """
+    for parameter in parameters:
+        if parameter.grad is not None:
+            for axis in ("replicate", "shard"):
+                dist.all_reduce(parameter.grad, group=world.group(axis))
+            parameter.grad /= world.plan.dp
+
+
+def _left_whole(module: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Parameter]:
+    counts = Counter(parameter for block in blocks for parameter in block.parameters())
+    penalised = {
+        parameter for part in module.modules() if isinstance(part, Penalised) for parameter in part.parameters()
+    }
+    return [parameter for parameter in module.parameters() if counts[parameter] > 1 or parameter in penalised]
 
 
 def _mesh(world: World) -> DeviceMesh:

@@ -36,7 +36,7 @@ class WholeEngine(Engine):
         headed: HeadedModel,
         world: World,
         *,
-        settle_parts: Callable[[], None] | None = None,
+        settle_parts: Callable[[], None],
     ) -> None:
         self.working, self.headed, self.world = working, headed, world
         self.settle_parts = settle_parts
@@ -59,8 +59,7 @@ class WholeEngine(Engine):
                 share.backward()
             loss += share.item() / self.world.plan.dp
         settle(self.named_parameters().values())
-        if self.settle_parts is not None:
-            self.settle_parts()
+        self.settle_parts()
         penalty = penalise([self.headed])
         (total,) = self.world.total([loss], over=("replicate", "shard"))
         return total + penalty
