@@ -50,7 +50,7 @@ def clip(
         if divided is not None:
             mesh, placements = divided
             for dim, placement in enumerate(placements):
-                if placement.is_shard():
+                if not placement.is_replicate():
                     dist.all_reduce(own, group=mesh.get_group(dim))
         square += own
     (total,) = world.total([square.item()], over=("pp",) if world.plan.pp > 1 else ())
