@@ -1,9 +1,10 @@
 """Tensors of a run on disk: written by all of its processes, a file each, and read under any other plan.
 
-The files are those of ``torch.distributed.checkpoint`` in safetensors: each holds pieces of tensors, and its header says
-where in the whole tensor a piece begins. Which process writes what is planned by its ``DefaultSavePlanner`` (what
-several processes hold is written once), what a process needs from which file by its ``DefaultLoadPlanner``. Nothing is
-pickled, nothing unpickled. ``checkpoint.json`` comes last: what the run wants remembered, and the size of each file.
+The files are those of ``torch.distributed.checkpoint`` in safetensors: each holds pieces of tensors, and says in its
+header where in the whole tensor a piece begins. Which process writes what is planned by its ``DefaultSavePlanner``
+(what several processes hold is written once), what a process needs from which file by its ``DefaultLoadPlanner``.
+Nothing is pickled, nothing unpickled. ``checkpoint.json`` comes last: what the run wants remembered, and the size of
+each file.
 
 Writing goes through :func:`cypher.hub.weights.write_safetensors`: ``HuggingFaceStorageWriter`` puts each file together
 in memory first, which takes six times as long. Either's files are read by either.
@@ -60,7 +61,13 @@ class Saving:
     """
 
     def __init__(
-        self, folder: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], world: World, *, copies: bool = True
+        self,
+        folder: Path,
+        tensors: Mapping[str, Tensor],
+        about: Mapping[str, Any],
+        world: World,
+        *,
+        copies: bool = True,
     ) -> None:
         self._folder, self._about, self._world = folder, about, world
         self._partial = together(world, lambda: _partial(folder) if world.is_main else None)[0]
@@ -282,9 +289,7 @@ def _without_empty_pieces(plan: SavePlan) -> SavePlan:
     return replace(plan, items=[item for item in plan.items if not is_empty_piece(item)])
 
 
-def _write(
-    folder: Path, rank: int, pieces: Mapping[str, Tensor], header: Mapping[str, Any]
-) -> tuple[str, int] | None:
+def _write(folder: Path, rank: int, pieces: Mapping[str, Tensor], header: Mapping[str, Any]) -> tuple[str, int] | None:
     """This process's file: its name and size; none where others write everything that it holds."""
     if not pieces:
         return None
