@@ -24,9 +24,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.distributed.checkpoint import DefaultLoadPlanner, DefaultSavePlanner, HuggingFaceStorageReader, SavePlan
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.planner import WriteItem
+from torch.distributed.checkpoint.planner import SavePlan, WriteItem
 
 from cypher.config import ParallelPlan
 from cypher.errors import DataError, ModelError, first_line
@@ -73,11 +74,9 @@ class Saving:
         self._partial = together(world, lambda: _partial(folder) if world.is_main else None)[0]
         if self._partial is None:
             return
-        items, planner = _planned(tensors, world)
-        pieces = {item.index.fqn: planner.resolve_data(item).detach() for item in items}
+        pieces, header = _planned(tensors, world)
         if copies:
             pieces = {name: piece.to("cpu", copy=True) for name, piece in pieces.items()}
-        header = {item.index.fqn: {"saved_offsets": list(item.index.offset)} for item in items}
         pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written = pool.submit(_write, self._partial, world.rank, pieces, header)
         pool.shutdown(wait=False)
@@ -271,12 +270,18 @@ def _partial(folder: Path) -> Path | None:
     return partial
 
 
-def _planned(tensors: Mapping[str, Tensor], world: World) -> tuple[list[WriteItem], DefaultSavePlanner]:
-    """What this process has to write; all of them make the same plan from what each could."""
+def _planned(tensors: Mapping[str, Tensor], world: World) -> tuple[dict[str, Tensor], dict[str, dict[str, list[int]]]]:
+    """The pieces that this process writes, and where each begins; all make the same plan from what each could write."""
     planner = DefaultSavePlanner(flatten_state_dict=False)
     planner.set_up_planner({key: tensor.detach() for key, tensor in tensors.items()}, is_coordinator=world.is_main)
     plans = together(world, lambda: _without_empty_pieces(planner.create_local_plan()))
-    return planner.create_global_plan(plans)[0][world.rank].items, planner
+    pieces, begins = {}, {}
+    for item in planner.create_global_plan(plans)[0][world.rank].items:
+        name, offset, piece = item.index.fqn, item.index.offset, planner.resolve_data(item)
+        assert isinstance(piece, Tensor)
+        assert offset is not None
+        pieces[name], begins[name] = piece.detach(), {"saved_offsets": list(offset)}
+    return pieces, begins
 
 
 def _without_empty_pieces(plan: SavePlan) -> SavePlan:

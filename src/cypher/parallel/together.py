@@ -42,7 +42,7 @@ def together(world: World, work: Callable[[], Found]) -> list[Found]:
     if failure is not None and not isinstance(failure, CypherError):
         said = CypherError(f"process {world.rank} failed ({type(failure).__name__}: {first_line(failure)})")
     results = world.gathered((said, found))
-    for error, _ in results:
-        if error is not None:
-            raise error if failure is None or failure is said else failure
+    first = next((said for said, _ in results if said is not None), None)
+    if first is not None:
+        raise first if failure is said or failure is None else failure
     return [value for _, value in results]

@@ -118,11 +118,12 @@ class Checkpoints:
         """Whether this process is still at the last one; it is there after :meth:`finish`."""
         return self._saving is not None and self._saving.is_writing
 
-    def begin(self, position: Position) -> None:
-        """Copy a checkpoint and begin to write it, after the one before is there.
+    def begin(self, position: Position, *, copies: bool = True) -> None:
+        """Begin to write a checkpoint, after the one before is there.
 
         Args:
             position: Of the run, between two steps.
+            copies: Whether the run goes on meanwhile, so that what is written has to be put aside.
 
         Raises:
             DataError: The folder cannot be written, or the disk is full.
@@ -131,7 +132,7 @@ class Checkpoints:
         is_evaluated = position.step and position.evaluated_step == position.step
         self._final = self.folder / f"step-{position.step:08d}{'-evaluated' if is_evaluated else ''}"
         tensors = self._weights() | optimiser_tensors(self.optimiser, self.engine.named_parameters())
-        self._saving = Saving(self._final, tensors, asdict(position), self.engine.world)
+        self._saving = Saving(self._final, tensors, asdict(position), self.engine.world, copies=copies)
 
     def finish(self) -> None:
         """Wait for the checkpoint that was begun, then remove older ones.

@@ -155,7 +155,7 @@ def train(
                 progress.stepped(step=position.step, loss=loss, tokens_per_second=speed)
         except KeyboardInterrupt:
             if is_whole:
-                checkpoints.begin(position)
+                checkpoints.begin(position, copies=False)
                 checkpoints.finish()
             raise
     if not (folder / "best.json").exists():
