@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import signal
@@ -46,8 +47,18 @@ BY_HAND = {
     "copied rows": "dp=4,zero=3,replicas=2",
 }
 LAYOUTS = (
-    *("dp=1", "dp=2", "dp=2,zero=1", "dp=2,zero=3", "columns", "stages"),
-    *("dp=4,zero=1", "dp=4,zero=3", "dp=4,zero=3,replicas=2", "rows", "grid", "twice", "copied rows"),
+    *("dp=1", "dp=2", "dp=2,zero=1", "dp=2,zero=3", "tp=2", "pp=2", "columns", "stages"),
+    *(
+        "dp=4,zero=1",
+        "dp=4,zero=3",
+        "dp=4,zero=3,replicas=2",
+        "dp=2,tp=2,zero=3",
+        "pp=2,tp=2",
+        "rows",
+        "grid",
+        "twice",
+        "copied rows",
+    ),
 )
 POSITION = Position(step=3, best_score=0.25, rows="digest")
 
@@ -385,6 +396,13 @@ def test_what_is_broken_or_of_another_model_is_refused_with_one_line_by_all(work
         assert reason in line
 
 
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    exec(block, {})
+    assert capsys.readouterr().out == "{'model.head.weight': (2, 3)}\n"
+
+
 class Interrupted(Silence):
     """Ctrl-C comes after a step."""
 
@@ -413,7 +431,7 @@ def sitting(plan: str, folder: Path, until: int, seconds: float) -> None:
 @pytest.mark.parametrize("seconds", [1e-6, 100.0])
 def test_a_run_goes_on_under_other_plans_to_the_same_losses(workers: Workers, tmp_path: Path, seconds: float) -> None:
     sitting("dp=1", tmp_path / "alone", 0, 100.0)
-    sittings = (("dp=2,zero=1", 3), ("dp=4,zero=3", 5), ("dp=1", 7), ("dp=2", 9), ("dp=2,zero=3", 0))
+    sittings = (("dp=2,zero=1", 3), ("dp=2,pp=2,zero=3", 5), ("dp=1", 7), ("dp=2,tp=2,zero=3", 9), ("pp=2", 0))
     for plan, until in sittings:
         workers.run(ParallelPlan.parse(plan).world, sitting, plan, tmp_path / "moved", until, seconds)
     curves = [

@@ -346,7 +346,7 @@ def test_strange_files_among_checkpoints_are_left_alone(tmp_path: Path) -> None:
         ("{", "checkpoint.json cannot be read"),
         ("[]", "checkpoint.json holds a list: needs a whole checkpoint"),
         ('{"place": 3}', "is no checkpoint of this version"),
-        ('{"about": {"place": 3}, "files": {}}', "is missing or cut off"),
+        ('{"about": {"step": 3}, "files": {}}', "is missing or cut off"),
     ],
 )
 def test_a_damaged_checkpoint_is_named(content: str, said: str, tmp_path: Path) -> None:
@@ -354,6 +354,15 @@ def test_a_damaged_checkpoint_is_named(content: str, said: str, tmp_path: Path) 
     (about,) = (tmp_path / "checkpoints").glob("*/checkpoint.json")
     about.write_text(content)
     with pytest.raises(ModelError, match=said):
+        run(tmp_path)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "step-00000003"
+    folder.mkdir(parents=True)
+    for name in ("position.json", "trained.safetensors", "optimiser.safetensors"):
+        (folder / name).touch()
+    with pytest.raises(ModelError, match=r"step-00000003 is no checkpoint of this version .*; remove the run's folder"):
         run(tmp_path)
 
 

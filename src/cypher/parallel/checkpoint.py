@@ -6,8 +6,8 @@ header where in the whole tensor a piece begins. Which process writes what is pl
 Nothing is pickled, nothing unpickled. ``checkpoint.json`` comes last: what the run wants remembered, and the size of
 each file.
 
-Writing goes through :func:`cypher.hub.weights.write_safetensors`: ``HuggingFaceStorageWriter`` puts each file together
-in memory first, which takes six times as long. Either's files are read by either.
+Writing is :func:`cypher.hub.weights.write_safetensors`: ``HuggingFaceStorageWriter`` puts a file together in memory
+first, which takes six times as long, and refuses tensors that are not contiguous. Either's files are read by either.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.planner import SavePlan, WriteItem
+from torch.distributed.checkpoint.planner import SavePlan
 
 from cypher.config import ParallelPlan
 from cypher.errors import DataError, ModelError, first_line
@@ -106,11 +106,8 @@ class Saving:
     def _publish(self, files: Mapping[str, int]) -> None:
         assert self._partial is not None
         if (absent := _other_sizes(self._partial, files)) is not None:
-            raise DataError(
-                f"{absent} of {self._folder} is not to be seen by the main process",
-                needed="a folder that all machines share",
-                change=_OTHER_FOLDER,
-            )
+            given = f"{absent} of {self._folder} is not to be seen by the main process"
+            raise DataError(given, needed="a folder that all machines share", change=_OTHER_FOLDER)
         write_text(self._partial / ABOUT, json.dumps({"about": self._about, "files": files}, indent=1))
         with writing(self._folder.parent, kind=DataError, otherwise=_OTHER_FOLDER):
             self._partial.rename(self._folder)
@@ -120,9 +117,9 @@ def save(folder: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], 
     """Write a checkpoint and wait for it; see :class:`Saving`.
 
     Args:
-        folder: Of this checkpoint, which all processes see; where it exists already, nothing is written.
-        tensors: Of this process, by names that are the same everywhere: whole ones, or its part of divided ones.
-        about: What to remember beside them, for JSON; that of the main process counts.
+        folder: As of :class:`Saving`, and so are the others.
+        tensors: Of this process.
+        about: What to remember beside them.
         world: All processes.
 
     Raises:
@@ -207,10 +204,9 @@ class Stored:
 
     def _read(self, tensors: Mapping[str, Tensor]) -> None:
         for key, tensor in tensors.items():
-            kept = self._kept[key]
-            if (kept.size, kept.properties.dtype) != (tensor.shape, tensor.dtype):
-                found, own = (f"{tuple(size)} in {dtype}" for size, dtype in (
-                    (kept.size, kept.properties.dtype), (tensor.shape, tensor.dtype)))  # fmt: skip
+            kept = self._kept[key].size, self._kept[key].properties.dtype
+            if kept != (tensor.shape, tensor.dtype):
+                found, own = (f"{tuple(size)} in {dtype}" for size, dtype in (kept, (tensor.shape, tensor.dtype)))
                 raise self._does_not_fit(f"{key} is {found}, not {own}")
         planner = DefaultLoadPlanner(flatten_state_dict=False)
         try:
@@ -286,12 +282,9 @@ def _planned(tensors: Mapping[str, Tensor], world: World) -> tuple[dict[str, Ten
 
 def _without_empty_pieces(plan: SavePlan) -> SavePlan:
     """Where there are fewer rows than processes some hold none, and all of those would begin at the same place."""
-
-    def is_empty_piece(item: WriteItem) -> bool:
-        data = item.tensor_data
-        return data is not None and math.prod(data.chunk.sizes) == 0 < math.prod(data.size)
-
-    return replace(plan, items=[item for item in plan.items if not is_empty_piece(item)])
+    sizes = [(item.tensor_data.chunk.sizes, item.tensor_data.size) for item in plan.items if item.tensor_data]
+    is_empty = [math.prod(piece) == 0 < math.prod(whole) for piece, whole in sizes]
+    return replace(plan, items=[item for item, empty in zip(plan.items, is_empty, strict=True) if not empty])
 
 
 def _write(folder: Path, rank: int, pieces: Mapping[str, Tensor], header: Mapping[str, Any]) -> tuple[str, int] | None:
