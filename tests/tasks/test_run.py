@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from cypher.config import PrecisionConfig, Recipe
+from cypher.config import ParallelPlan, PrecisionConfig, Recipe
 from cypher.data.readers import read_squad
 from cypher.errors import ConfigError, DataError
 from cypher.tasks import run as module
@@ -156,6 +156,13 @@ def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path, tiny_bert:
     run_recipe(recipe(data, tiny_bert), folder=tmp_path / "runs")
     with pytest.raises(ConfigError, match="holds a run of another recipe"):
         run_recipe(recipe(data, tiny_bert, adapter="[adapter]\nrank = 2\n"), folder=tmp_path / "runs")
+
+
+def test_another_plan_in_the_same_folder_is_no_other_recipe(tmp_path: Path, tiny_bert: Path) -> None:
+    first = recipe(squad_file(tmp_path / "data.json"), tiny_bert)
+    run_recipe(first, folder=tmp_path / "runs")
+    module._claim(tmp_path / "runs", first.model_copy(update={"parallel": ParallelPlan.parse("dp=2,zero=3")}))
+    assert Recipe.load(tmp_path / "runs" / "recipe.toml").parallel.zero == 3
 
 
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path, tiny_bert: Path) -> None:

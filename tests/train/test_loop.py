@@ -199,21 +199,22 @@ KILLED = """
 import sys, os, pathlib
 sys.path.insert(0, {tests!r})
 import test_loop as t
-from cypher.train import loop
-save = loop.save_checkpoint
-def slow(folder, model, optimiser, position):
-    save(folder, model, optimiser, position)
+from cypher.train.checkpoint import Checkpoints
+begin = Checkpoints.begin
+def slow(checkpoints, position):
+    begin(checkpoints, position)
     if position.step >= 10:
+        checkpoints.finish()
         pathlib.Path({flag!r}).touch()
         __import__("time").sleep(60)
-loop.save_checkpoint = slow
+Checkpoints.begin = slow
 t.run(pathlib.Path({folder!r}), t.CONFIG.model_copy(update={{"checkpoint_seconds": 1e-6}}), {dropout})
 """
 
 
 @pytest.mark.parametrize("dropout", [0.1, 0.0])
 def test_resumes_after_kill_9_to_the_same_losses(tmp_path: Path, dropout: float) -> None:
-    """With dropout the random state must come back too; without it micro-batches go side by side."""
+    """With dropout the draws must be those of the step; without it micro-batches go side by side."""
     whole = run(tmp_path / "whole", dropout=dropout)
     folder, flag = tmp_path / "killed", tmp_path / "flag"
     code = KILLED.format(tests=os.path.dirname(__file__), folder=str(folder), flag=str(flag), dropout=dropout)
@@ -223,7 +224,7 @@ def test_resumes_after_kill_9_to_the_same_losses(tmp_path: Path, dropout: float)
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (folder / "checkpoints" / ".step-00000011.1").mkdir()  # as a crash in the middle of saving leaves it
+    (folder / "checkpoints" / ".step-00000011").mkdir()  # as a crash in the middle of saving leaves it
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 11, "lo')
     resumed = run(folder, dropout=dropout)
@@ -342,16 +343,26 @@ def test_strange_files_among_checkpoints_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "position.json cannot be read"),
-        ("[]", "position.json holds a list: needs a whole checkpoint"),
+        ("{", "checkpoint.json cannot be read"),
+        ("[]", "checkpoint.json holds a list: needs a whole checkpoint"),
         ('{"place": 3}', "is no checkpoint of this version"),
+        ('{"about": {"step": 3}, "files": {}}', "is missing or cut off"),
     ],
 )
 def test_a_damaged_checkpoint_is_named(content: str, said: str, tmp_path: Path) -> None:
     run(tmp_path)
-    (position,) = (tmp_path / "checkpoints").glob("*/position.json")
-    position.write_text(content)
+    (about,) = (tmp_path / "checkpoints").glob("*/checkpoint.json")
+    about.write_text(content)
     with pytest.raises(ModelError, match=said):
+        run(tmp_path)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "step-00000003"
+    folder.mkdir(parents=True)
+    for name in ("position.json", "trained.safetensors", "optimiser.safetensors"):
+        (folder / name).touch()
+    with pytest.raises(ModelError, match=r"step-00000003 is no checkpoint of this version .*; remove the run's folder"):
         run(tmp_path)
 
 

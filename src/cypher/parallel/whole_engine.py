@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from cypher.data.batch_workers import one_at_a_time
@@ -84,7 +85,16 @@ class WholeEngine(Engine):
         """As in :class:`Engine`: copies that hold everything divide the rows, others look at all of them together."""
         with one_at_a_time():
             if not isinstance(self.working, DistributedDataParallel):
-                together: list[Any] = self.working(lambda headed: predict(headed, rows))
-                return together
+                try:
+                    together: list[Any] = self.working(lambda headed: predict(headed, rows))
+                    return together
+                finally:
+                    self._divide_again()
             found = predict(self.headed, own_rows(rows, self.world))
             return join_rows(found, len(rows), self.world)
+
+    def _divide_again(self) -> None:
+        """What FSDP gathered for a forward stays whole until a backward, which here does not come."""
+        for module in self.working.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()

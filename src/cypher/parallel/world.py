@@ -87,6 +87,18 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def gathered(self, value: Any) -> list[Any]:
+        """What every process says, by rank, everywhere.
+
+        Args:
+            value: Of this process; anything that a message can carry.
+        """
+        if self.mesh is None:
+            return [value]
+        values: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+        return values
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.mesh is not None:

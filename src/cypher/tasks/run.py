@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from cypher.adapters.adapter import freeze_all_but
 from cypher.adapters.methods import adapter_of
-from cypher.config import Recipe, supports
+from cypher.config import ParallelPlan, Recipe, supports
 from cypher.data.fetch import locate
 from cypher.errors import ConfigError, DataError
 from cypher.files import read_json, write_text
@@ -261,16 +261,24 @@ def _alone(folder: Path, world: World) -> Iterator[None]:
 
 
 def _claim(folder: Path, recipe: Recipe) -> None:
-    """Write the resolved recipe, or check that the folder's is the same, once anything was learnt by it."""
+    """Write the resolved recipe, or check that the folder's is the same, once anything was learnt by it.
+
+    How the work is divided over processes may change: a run goes on under any plan.
+    """
     path, text = folder / "recipe.toml", recipe.to_toml()
     # A recipe that was mended because something in it could not be read is no other run.
     has_begun = (folder / "environment.json").exists()
-    if has_begun and path.exists() and path.read_text(encoding="utf-8") != text:
+    if has_begun and path.exists() and _undivided(Recipe.load(path)) != _undivided(recipe):
         raise ConfigError(
             f"{folder} holds a run of another recipe",
             change="choose another --set name=…, or remove that folder",
         )
     write_text(path, text)
+
+
+def _undivided(recipe: Recipe) -> str:
+    """The recipe as it is for one process."""
+    return recipe.model_copy(update={"parallel": ParallelPlan()}).to_toml()
 
 
 def _environment(precision: str, world: World) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """Checkpoints: what a run needs to go on as if nothing had happened. Safetensors and JSON, never pickles.
 
-A checkpoint is written beside and renamed when it is whole, so a crash while saving leaves the last good one.
+Weights and the optimiser's moments go by the names of the undivided model, so a run goes on under any plan. Nothing
+random is kept: a step's draws follow from its number (:func:`cypher.train.step.seed_step`).
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cypher.errors import DataError, ModelError, first_line
-from cypher.files import read_json, write_text
-from cypher.hub.cache import writing
-from cypher.hub.weights import read_safetensors, write_safetensors
+from cypher.errors import ModelError, first_line
+from cypher.hub.weights import read_safetensors
 from cypher.models.headed import HeadedModel
+from cypher.parallel.checkpoint import Saving, Stored
 from cypher.parallel.engine import Engine
-from cypher.parallel.gather import fill, whole_tensors
+from cypher.parallel.gather import fill
+from cypher.parallel.optimiser_state import fresh_optimiser_tensors, optimiser_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,80 +88,95 @@ def start_from(run: Path, model: HeadedModel) -> None:
         own[name].copy_(saved[name])
 
 
-def save_checkpoint(folder: Path, engine: Engine, optimiser: torch.optim.Optimizer, position: Position) -> None:
-    """Write a checkpoint, then remove older ones: at no moment is there none.
+class Checkpoints:
+    """A run's checkpoints, of which the newest is kept: at no moment is there none.
+
+    All processes of the run call each method together.
 
     Args:
-        folder: Of all checkpoints of the run; gets ``step-N``, after an evaluation ``step-N-evaluated``.
+        folder: Gets ``step-N``, after an evaluation ``step-N-evaluated``.
         engine: Its trained parameters are kept.
         optimiser: Its moments are kept.
-        position: Of the run, between two steps.
-
-    Raises:
-        DataError: The folder cannot be written, or the disk is full.
     """
-    is_evaluated = position.step and position.evaluated_step == position.step
-    final = folder / f"step-{position.step:08d}{'-evaluated' if is_evaluated else ''}"
-    if final.exists():  # the same position is the same content, and replacing it would leave a moment without any
-        return
-    with writing(folder, kind=DataError, otherwise="choose another folder with --runs"):
-        _write(folder, final, engine, optimiser, position)
 
+    def __init__(self, folder: Path, engine: Engine, optimiser: torch.optim.Optimizer) -> None:
+        self.folder, self.engine, self.optimiser = folder, engine, optimiser
+        self._saving: Saving | None = None
+        self._final = folder
 
-def _write(folder: Path, final: Path, engine: Engine, optimiser: torch.optim.Optimizer, position: Position) -> None:
-    partial = folder / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_safetensors(partial / "trained.safetensors", whole_tensors(engine.named_parameters(), engine.world))
-    moments = {
-        f"{index}.{name}": value.reshape(1) if value.ndim == 0 else value
-        for index, state in optimiser.state_dict()["state"].items()
-        for name, value in state.items()
-    }
-    write_safetensors(partial / "optimiser.safetensors", {**moments, "random_state": torch.get_rng_state()})
-    write_text(partial / "position.json", json.dumps(asdict(position)))
-    partial.rename(final)
-    for other in (*folder.glob("step-*"), *folder.glob(".step-*")):
-        if other != final and other.is_dir():
-            shutil.rmtree(other)
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self.engine.world.mesh is None:
+            self.finish()
+        elif self._saving is not None:  # a process that failed cannot agree with the others on anything
+            self._saving.leave()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether this process is still at the last one; it is there after :meth:`finish`."""
+        return self._saving is not None and self._saving.is_writing
+
+    def begin(self, position: Position, *, copies: bool = True) -> None:
+        """Begin to write a checkpoint, after the one before is there.
+
+        Args:
+            position: Of the run, between two steps.
+            copies: Whether the run goes on meanwhile, so that what is written has to be put aside.
+
+        Raises:
+            DataError: The folder cannot be written, or the disk is full.
+        """
+        self.finish()
+        is_evaluated = position.step and position.evaluated_step == position.step
+        self._final = self.folder / f"step-{position.step:08d}{'-evaluated' if is_evaluated else ''}"
+        tensors = self._weights() | optimiser_tensors(self.optimiser, self.engine.named_parameters())
+        self._saving = Saving(self._final, tensors, asdict(position), self.engine.world, copies=copies)
+
+    def finish(self) -> None:
+        """Wait for the checkpoint that was begun, then remove older ones.
+
+        Raises:
+            DataError: The disk is full.
+        """
+        if self._saving is None:
+            return
+        self._saving.finish()
+        self._saving = None
+        if self.engine.world.is_main:
+            for other in (*self.folder.glob("step-*"), *self.folder.glob(".step-*")):
+                if other != self._final and other.is_dir():
+                    shutil.rmtree(other)
+
+    def load(self) -> Position:
+        """Continue from the newest checkpoint, whatever the plan it was written under.
+
+        Returns:
+            Where the run stands: at the start if there is no checkpoint.
+
+        Raises:
+            ModelError: The checkpoint is broken, or of another model or adapter.
+        """
+        newest = self.engine.world.agreed(newest_checkpoint(self.folder))
+        if newest is None:
+            return Position()
+        stored = Stored(newest, self.engine.world)
+        try:
+            position = Position(**stored.about)
+        except TypeError as error:
+            raise ModelError(
+                f"{newest} is no checkpoint of this version ({first_line(error)})",
+                change="remove the run's folder, or choose another --set name=…",
+            ) from error
+        moments = fresh_optimiser_tensors(self.optimiser, self.engine.named_parameters(), stored.shapes)
+        stored.fill(self._weights() | moments)
+        return position
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {f"model.{name}": parameter for name, parameter in self.engine.named_parameters().items()}
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint to go on from; ``None`` where none was ever whole."""
     return max((path for path in folder.glob("step-*") if path.is_dir()), default=None)
-
-
-def load_checkpoint(folder: Path, engine: Engine, optimiser: torch.optim.Optimizer) -> Position:
-    """Continue from the newest checkpoint.
-
-    Args:
-        folder: Of all checkpoints of the run.
-        engine: Gets the trained parameters.
-        optimiser: Gets its moments; the random state comes back, too.
-
-    Returns:
-        Where the run stands: at the start if there is no checkpoint.
-
-    Raises:
-        ModelError: The checkpoint is broken, or of another model or adapter.
-    """
-    newest = newest_checkpoint(folder)
-    if newest is None:
-        return Position()
-    path = newest / "position.json"
-    values = read_json(path, kind=ModelError, needed="a whole checkpoint")
-    load_trained(engine, newest / "trained.safetensors")
-    saved = read_safetensors(newest / "optimiser.safetensors")
-    try:
-        torch.set_rng_state(saved.pop("random_state"))
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in saved.items():
-            index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = value.reshape(()) if name == "step" else value
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        return Position(**values)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"{newest} is no checkpoint of this version ({first_line(error)})",
-            change="remove the run's folder, or choose another --set name=…",
-        ) from error

@@ -23,7 +23,7 @@ from cypher.parallel.engine import Engine, Portion
 from cypher.parallel.gather import whole_tensors
 from cypher.parallel.parallelise import parallelise
 from cypher.parallel.world import AXES, World
-from cypher.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint
+from cypher.train.checkpoint import Checkpoints, Position, load_trained
 from cypher.train.interruption import Interruption
 from cypher.train.optimiser import build_optimiser, rate_factor
 from cypher.train.progress import MetricsFile, NoMetrics, RunWatcher, Silence
@@ -96,7 +96,8 @@ def train(
     world = engine.world
     optimiser = build_optimiser(engine, config)
     parts = config.accumulation * engine.parts if may_be_cut(task) else 1
-    position = _same_rows(load_checkpoint(folder / "checkpoints", engine, optimiser), rows, development, folder)
+    checkpoints = Checkpoints(folder / "checkpoints", engine, optimiser)
+    position = _same_rows(checkpoints.load(), rows, development, folder)
     if world.is_main:
         kept = {"steps": position.step, "evaluated": position.evaluated_step}
         metrics: MetricsFile | NoMetrics = MetricsFile(folder / "metrics.jsonl", **kept)
@@ -106,22 +107,25 @@ def train(
     started = time.perf_counter() - position.seconds
     saved = time.perf_counter()
     is_whole = True  # whether model and optimiser are those of ``position``
-    with Interruption() as interruption:
+    with Interruption() as interruption, checkpoints:
         try:
             while True:
                 # Processes differ in when they are interrupted and in their clocks; they stop and save together.
                 is_late = world.is_main and time.perf_counter() - saved > config.checkpoint_seconds
-                stops, saves = _together(world, interruption.is_wanted, is_late)
+                stops, saves, writes = _together(world, interruption.is_wanted, is_late, checkpoints.is_writing)
                 if stops:
                     raise KeyboardInterrupt
+                if not writes:
+                    checkpoints.finish()
                 is_due = position.step == total or position.step % evaluate_every == 0
                 if is_due and position.evaluated_step < position.step:
                     position = _evaluate(engine, task, development, folder, position, metrics, progress, interruption)
                     saves = True
                 if saves:
-                    save_checkpoint(folder / "checkpoints", engine, optimiser, position)
+                    checkpoints.begin(position)
                     saved = time.perf_counter()
                 if position.step >= total or (config.patience and position.stale >= config.patience):
+                    checkpoints.finish()
                     break
                 epoch, place = divmod(position.step, per_epoch)
                 order = batches_for_training(lengths, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
@@ -151,7 +155,8 @@ def train(
                 progress.stepped(step=position.step, loss=loss, tokens_per_second=speed)
         except KeyboardInterrupt:
             if is_whole:
-                save_checkpoint(folder / "checkpoints", engine, optimiser, position)
+                checkpoints.begin(position, copies=False)
+                checkpoints.finish()
             raise
     if not (folder / "best.json").exists():
         raise CypherError(
