@@ -63,7 +63,7 @@ def explained(error: Exception, *, rank: int, size: int) -> Exception:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _any_of(_OUT_OF_MEMORY, text)):
         return CypherError(
             f"out of memory on rank {rank} of {size} ({first_line(error)})",
-            change="divide more (zero=3, tp, pp), set activation_checkpointing, or lower train.batch_size; see cypher plan",
+            change="divide more (zero=3, tp, pp) or set activation_checkpointing: see cypher plan",
         )
     if isinstance(error, (RuntimeError, OSError)) and _any_of(_LOST, text):
         return PeerError(

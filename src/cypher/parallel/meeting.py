@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 import cypher
 from cypher.errors import ConfigError, CypherError, first_line
@@ -59,7 +61,7 @@ def code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def meet(*, rank: int, size: int, seconds: float) -> dist.Store:
+def meet(*, rank: int, size: int, seconds: float) -> Store:
     """Wait until all processes are here.
 
     Args:
@@ -96,11 +98,11 @@ def meet(*, rank: int, size: int, seconds: float) -> dist.Store:
         raise _not_met(error, rank=rank, size=size, address=address, seconds=seconds) from error
     _require_all(here, size=size, address=address, seconds=seconds)
     _require_equal(here)
-    return dist.PrefixStore(f"cypher/{meeting}", store)
+    return PrefixStore(f"cypher/{meeting}", store)
 
 
-def _store(size: int, seconds: float, *, opens: bool) -> dist.Store:
-    return dist.TCPStore(
+def _store(size: int, seconds: float, *, opens: bool) -> Store:
+    return TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         size,
@@ -112,7 +114,7 @@ def _store(size: int, seconds: float, *, opens: bool) -> dist.Store:
 
 
 def _receive(
-    store: dist.Store, me: Presence, size: int, deadline: float, *, is_own: bool
+    store: Store, me: Presence, size: int, deadline: float, *, is_own: bool
 ) -> tuple[str, dict[int, Presence]]:
     """The main process: welcome whoever comes, and tell all of them who came."""
     meeting, here, missing = uuid.uuid4().hex, {0: me}, set(range(1, size))
@@ -133,7 +135,7 @@ def _receive(
     return meeting, here
 
 
-def _attend(store: dist.Store, me: Presence, rank: int, deadline: float, seconds: float) -> tuple[str, dict[int, Presence]]:
+def _attend(store: Store, me: Presence, rank: int, deadline: float, seconds: float) -> tuple[str, dict[int, Presence]]:
     """Any other process."""
 
     def told(key: str, more: float = 0.0) -> str:
