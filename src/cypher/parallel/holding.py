@@ -1,4 +1,4 @@
-"""What each process of a plan holds of each parameter: worked out from shapes alone, so models on the meta device do."""
+"""What each process of a plan holds of each parameter, worked out from shapes alone: models on the meta device do."""
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ def parts_by_rank(headed: HeadedModel, plan: ParallelPlan) -> list[list[Part]]:
         if dim is not None:
             shape[dim] = -(-shape[dim] // plan.tp)
         block = _block_of(name)
-        part = Part(
-            name=name, rows=shape[0], row=math.prod(shape[1:]), is_trained=parameter.requires_grad, block=block
-        )
+        part = Part(name=name, rows=shape[0], row=math.prod(shape[1:]), is_trained=parameter.requires_grad, block=block)
         for rank in {rank_of[block]} if block else _ranks_around(name, headed, rank_of, first=first, last=last):
             found[rank].append(part)
     return found
@@ -111,9 +109,7 @@ def _block_of(name: str) -> str:
     return f"{pieces[2]}.{pieces[3]}" if pieces[:2] == ["model", "segments"] else ""
 
 
-def _ranks_around(
-    name: str, headed: HeadedModel, rank_of: dict[str, int], *, first: int, last: int
-) -> set[int]:
+def _ranks_around(name: str, headed: HeadedModel, rank_of: dict[str, int], *, first: int, last: int) -> set[int]:
     """Who holds a parameter outside of blocks: what comes before them at the beginning, what comes after at the end."""
     model = headed.model
     if name.startswith("head."):
