@@ -6,12 +6,12 @@ import itertools
 from typing import Any
 
 import pytest
+import token_task
 import torch
 from token_task import FAMILIES, TokenTask, learn, model_of
 from torch.distributed.tensor import DTensor
 from workers import Workers
 
-import token_task
 from cypher.config import ParallelPlan
 from cypher.data.batch import Inputs
 from cypher.models.bert import Bert, BertConfig

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
-
-from torch import nn
 
 from cypher.config import ParallelPlan
 from cypher.config.parallel import V_SHAPED
@@ -157,10 +154,3 @@ def _cuts(headed: HeadedModel) -> dict[str, int]:
         for row in rows:
             found[f"{name}.{row}.weight"] = 1
     return found
-
-
-def linears(block: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """Linear layers of a block with their names."""
-    for name, module in block.named_modules():
-        if isinstance(module, nn.Linear):
-            yield name, cast(nn.Linear, module)
