@@ -15,6 +15,7 @@ stretch at a time), adapters and dropout masks. Compare Korthikanti et al. 2022,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,9 +24,7 @@ from torch import nn
 from cypher.config import ParallelPlan
 from cypher.layers.attention import FullAttention
 from cypher.layers.feed_forward import FeedForward, GatedFeedForward
-from cypher.layers.linear import Linear
 from cypher.layers.norm import RmsNorm
-from cypher.models.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ class Workload:
     compute: Literal["fp32", "bf16"] = "bf16"
 
     @property
-    def width(self) -> int:
+    def number(self) -> int:
         """Bytes of a number in the forward."""
         return 2 if self.compute == "bf16" else 4
 
@@ -53,6 +52,73 @@ class Workload:
         """Of a micro-batch in one copy."""
         parts = plan.pipeline_microbatches if plan.pp > 1 else self.accumulation
         return -(-self.batch_size // (plan.dp * parts)) * self.sequence_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockProfile:
+    """What matters of a block for memory and time.
+
+    Args:
+        width: Of the hidden states.
+        whole: Numbers a token keeps that ``tp`` does not divide.
+        divided: Numbers a token keeps that it does.
+        heads: Numbers a token keeps for every key, divided by ``tp``.
+        norms: Numbers a token keeps that ``sequence_parallel`` divides.
+        wide_norms: Likewise, in fp32 always.
+        trained: Numbers in matrices that are trained.
+        frozen: Numbers in matrices that are not.
+        attention_width: Of query and value, all attentions of the block together.
+        sums: Times that what the ``tp`` processes have made is summed in one forward.
+    """
+
+    width: int
+    whole: int = 0
+    divided: int = 0
+    heads: int = 0
+    norms: int = 0
+    wide_norms: int = 0
+    trained: int = 0
+    frozen: int = 0
+    attention_width: int = 0
+    sums: int = 0
+
+    def kept(self, plan: ParallelPlan, work: Workload, tokens: int) -> int:
+        """Bytes from its forward to its backward for one micro-batch."""
+        shares = plan.tp if plan.sequence_parallel else 1
+        numbers = self.whole + (self.divided + self.heads * work.sequence_length) / plan.tp + self.norms / shares
+        cast = self.trained / plan.tp * work.number if work.compute == "bf16" else 0
+        return round(tokens * (numbers * work.number + self.wide_norms / shares * 4) + cast)
+
+
+def profile(block: nn.Module, width: int) -> BlockProfile:
+    """What there is in a block.
+
+    Args:
+        block: Undivided, on any device.
+        width: Of the hidden states.
+    """
+    found = dict.fromkeys(("whole", "divided", "heads", "norms", "wide_norms", "attention_width", "sums"), 0)
+    matrices = {True: 0, False: 0}
+    for module in block.modules():
+        if isinstance(module, FullAttention):
+            inner = module.query.out_features
+            found["whole"] += module.query.in_features
+            found["divided"] += 4 * inner
+            found["heads"] += module.n_heads
+            found["attention_width"] += inner
+            found["sums"] += 1
+        elif isinstance(module, (FeedForward, GatedFeedForward)):
+            found["whole"] += module.up.in_features
+            found["divided"] += (4 if isinstance(module, GatedFeedForward) else 2) * module.up.out_features
+            found["sums"] += 1
+        elif isinstance(module, RmsNorm):
+            found["norms"] += module.weight.numel()
+            found["wide_norms"] += module.weight.numel()
+        elif isinstance(module, nn.LayerNorm):
+            found["norms"] += module.weight.numel()
+        elif isinstance(module, nn.Linear):
+            matrices[module.weight.requires_grad] += module.weight.numel()
+    return BlockProfile(width=width, trained=matrices[True], frozen=matrices[False], **found)
 
 
 def in_flight(plan: ParallelPlan, rank: int) -> float:
@@ -80,45 +146,19 @@ def in_flight(plan: ParallelPlan, rank: int) -> float:
     return min(count, ((pp - rank - 1) * 2 + (stretches - 1) * pp + 1) / stretches)
 
 
-def activation_bytes(model: Model, blocks: list[str], plan: ParallelPlan, work: Workload, rank: int = 0) -> int:
+def activation_bytes(blocks: Sequence[BlockProfile], plan: ParallelPlan, work: Workload, rank: int = 0) -> int:
     """Bytes that one process keeps at most.
 
     Args:
-        model: Undivided; on any device.
-        blocks: Names of those that the process runs.
-        plan: How it is divided.
+        blocks: Those that the process runs.
+        plan: How the model is divided.
         work: What it works on.
         rank: Place of the process on the ``pp`` axis.
     """
-    wanted, tokens = set(blocks), work.tokens(plan)
-    whole = [_block_bytes(block, plan, work, tokens) for name, block in model.blocks() if name in wanted]
+    tokens = work.tokens(plan)
+    whole = {block: block.kept(plan, work, tokens) for block in set(blocks)}
     flying = in_flight(plan, rank)
     if plan.activation_checkpointing:
-        inputs = len(whole) * tokens * model.width * work.width
-        return round(inputs * flying + max(whole, default=0))
-    return round(sum(whole) * flying)
-
-
-def _block_bytes(block: nn.Module, plan: ParallelPlan, work: Workload, tokens: int) -> int:
-    numbers = 0.0  # of a token
-    wide = 0.0  # likewise, in fp32
-    weights = 0.0  # of the block
-    for module in block.modules():
-        if isinstance(module, FullAttention):
-            width = module.query.in_features
-            numbers += width + (4 * width + module.n_heads * work.sequence_length) / plan.tp
-        elif isinstance(module, FeedForward):
-            numbers += module.up.in_features + 2 * module.up.out_features / plan.tp
-        elif isinstance(module, GatedFeedForward):
-            numbers += module.up.in_features + 4 * module.up.out_features / plan.tp
-        elif isinstance(module, (nn.LayerNorm, RmsNorm)):
-            width = module.weight.numel()
-            share = width / plan.tp if plan.sequence_parallel else width
-            if isinstance(module, RmsNorm):
-                wide, numbers = wide + share, numbers + share
-            else:
-                numbers += share
-        if isinstance(module, Linear) and module.weight.requires_grad:
-            weights += module.weight.numel() / plan.tp
-    cast = weights * work.width if work.compute == "bf16" else 0
-    return round(tokens * (numbers * work.width + wide * 4) + cast)
+        inputs = sum(tokens * block.width * work.number for block in blocks)
+        return round(inputs * flying + max(whole.values(), default=0))
+    return round(sum(whole[block] for block in blocks) * flying)

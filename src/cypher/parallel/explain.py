@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from cypher.config import ParallelPlan
+from cypher.config.parallel import V_SHAPED
 from cypher.models.headed import HeadedModel
-from cypher.parallel.activations import Workload, activation_bytes
+from cypher.parallel.activations import BlockProfile, Workload, activation_bytes, profile
 from cypher.parallel.holding import Part, blocks_by_rank, fullest_optimiser, parts_by_rank
 
 WIDE = 4
@@ -34,8 +35,8 @@ class Held:
     gradients: int
     optimiser: int
     frozen: int
-    gathered: int
-    activations: int
+    gathered: int = 0
+    activations: int = 0
 
     @property
     def held(self) -> int:
@@ -65,10 +66,6 @@ class Explanation:
         """The process that needs most within a step."""
         return max(self.ranks, key=lambda held: held.peak)
 
-    def bytes_by_kind(self) -> dict[str, int]:
-        """Of :attr:`worst`."""
-        return asdict(self.worst)
-
 
 class Explainer:
     """Explains many plans for one model; what they share is worked out once.
@@ -80,28 +77,42 @@ class Explainer:
 
     def __init__(self, headed: HeadedModel, work: Workload | None = None) -> None:
         self.headed, self.work = headed, work
-        self._parts: dict[object, list[list[Part]]] = {}
+        self._profiles = {name: profile(block, headed.model.width) for name, block in headed.model.blocks()}
+        self._parts: dict[Hashable, list[list[Part]]] = {}
+        self._held: dict[Hashable, list[Held]] = {}
 
     def parts(self, plan: ParallelPlan) -> list[list[Part]]:
         """Parts of each process along the ``pp`` axis."""
-        key = (plan.tp, plan.pp, plan.schedule if plan.pp > 1 else "", plan.sequence_parallel)
+        key = self._divided(plan)
         if key not in self._parts:
             self._parts[key] = parts_by_rank(self.headed, plan)
         return self._parts[key]
 
+    def blocks(self, plan: ParallelPlan) -> list[list[BlockProfile]]:
+        """Blocks of each process along the ``pp`` axis."""
+        return [[self._profiles[name] for name in names] for names in blocks_by_rank(self.headed.model, plan)]
+
     def explain(self, plan: ParallelPlan) -> Explanation:
         """Bytes of each place of the ``pp`` axis under a plan."""
-        blocks = blocks_by_rank(self.headed.model, plan)
-        ranks = []
-        for rank, parts in enumerate(self.parts(plan)):
-            active = 0
-            if self.work is not None:
-                active = activation_bytes(self.headed.model, blocks[rank], plan, self.work, rank)
-            ranks.append(self._held(plan, parts, active))
-        return Explanation(plan=plan, ranks=tuple(ranks))
+        key = (self._divided(plan), plan.dp, plan.zero, plan.replicas)
+        if key not in self._held:
+            self._held[key] = [self._weights(plan, parts) for parts in self.parts(plan)]
+        held = self._held[key]
+        if self.work is not None:
+            work, blocks = self.work, self.blocks(plan)
+            held = [
+                replace(weights, activations=activation_bytes(blocks[rank], plan, work, rank))
+                for rank, weights in enumerate(held)
+            ]
+        return Explanation(plan=plan, ranks=tuple(held))
 
-    def _held(self, plan: ParallelPlan, parts: Sequence[Part], activations: int) -> Held:
-        frozen_width = WIDE if self.work is None else self.work.width
+    @staticmethod
+    def _divided(plan: ParallelPlan) -> Hashable:
+        """What parts depend on."""
+        return plan.tp, plan.pp, plan.stages_per_rank, plan.schedule in V_SHAPED
+
+    def _weights(self, plan: ParallelPlan, parts: Sequence[Part]) -> Held:
+        frozen_width = WIDE if self.work is None else self.work.number
         trained = [part for part in parts if part.is_trained]
         numbers = sum(part.numel(plan.shards) for part in trained)
         updated, count = fullest_optimiser(trained, plan.dp) if plan.zero == 1 else (numbers, len(trained))
@@ -111,7 +122,6 @@ class Explainer:
             optimiser=updated * WIDE * MOMENTS + count * STEP,
             frozen=sum(part.numel(plan.shards) for part in parts if not part.is_trained) * frozen_width,
             gathered=_gathered(plan, parts, frozen_width) if plan.shards > 1 else 0,
-            activations=activations,
         )
 
 

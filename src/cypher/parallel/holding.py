@@ -55,7 +55,7 @@ def parts_by_rank(headed: HeadedModel, plan: ParallelPlan) -> list[list[Part]]:
     cuts = _cuts(headed)
     blocks = blocks_by_rank(headed.model, plan)
     rank_of = {block: rank for rank, names in enumerate(blocks) for block in names}
-    first, last = 0, 0 if plan.schedule in V_SHAPED else plan.pp - 1
+    last = rank_of_head(plan)
     found: list[list[Part]] = [[] for _ in range(plan.pp)]
     for name, parameter in headed.named_parameters():
         shape = list(parameter.shape) or [1]
@@ -64,7 +64,7 @@ def parts_by_rank(headed: HeadedModel, plan: ParallelPlan) -> list[list[Part]]:
             shape[dim] = -(-shape[dim] // plan.tp)
         block = _block_of(name)
         part = Part(name=name, rows=shape[0], row=math.prod(shape[1:]), is_trained=parameter.requires_grad, block=block)
-        for rank in {rank_of[block]} if block else _ranks_around(name, headed, rank_of, first=first, last=last):
+        for rank in {rank_of[block]} if block else _ranks_around(name, headed, rank_of, last=last):
             found[rank].append(part)
     return found
 
@@ -106,7 +106,7 @@ def _block_of(name: str) -> str:
     return f"{pieces[2]}.{pieces[3]}" if pieces[:2] == ["model", "segments"] else ""
 
 
-def _ranks_around(name: str, headed: HeadedModel, rank_of: dict[str, int], *, first: int, last: int) -> set[int]:
+def _ranks_around(name: str, headed: HeadedModel, rank_of: dict[str, int], *, last: int) -> set[int]:
     """Who holds a parameter outside of blocks: what comes before them at the beginning, what comes after at the end."""
     model = headed.model
     if name.startswith("head."):
@@ -114,21 +114,25 @@ def _ranks_around(name: str, headed: HeadedModel, rank_of: dict[str, int], *, fi
     children = [child for child, _ in model.named_children()]
     if children.index(name.split(".")[1]) > children.index("segments"):
         return {last}
-    ranks = {first}
+    ranks = {0}
     if name == f"model.{_name_of(model, model.token_vectors())}":
         ranks |= {rank_of[f"{segment}.0"] for segment in list(model.segments)[1:]}
-        if is_tied(headed):
+        if is_head_over_vocabulary(headed) and getattr(model, "output", None) is None:
             ranks.add(last)
     return ranks
 
 
-def is_tied(headed: HeadedModel) -> bool:
-    """Whether the head predicts tokens by the table that they are looked up in."""
+def is_head_over_vocabulary(headed: HeadedModel) -> bool:
+    """Whether the head predicts tokens."""
     try:
-        speaks = isinstance(headed.head, type(headed.model.language_head()))
+        return isinstance(headed.head, type(headed.model.language_head()))
     except ModelError:
         return False
-    return speaks and getattr(headed.model, "output", None) is None
+
+
+def rank_of_head(plan: ParallelPlan) -> int:
+    """Place along the ``pp`` axis of the last stage, which has the head."""
+    return 0 if plan.schedule in V_SHAPED else plan.pp - 1
 
 
 def _name_of(model: Model, wanted: object) -> str:
@@ -147,7 +151,7 @@ def _cuts(headed: HeadedModel) -> dict[str, int]:
             columns, rows = ("gate", "up"), ("down",)
         elif isinstance(module, FeedForward):
             columns, rows = ("up",), ("down",)
-        elif isinstance(module, Embedding) and name.endswith("token"):
+        elif (isinstance(module, Embedding) and name.endswith("token")) or name == "model.output":
             found[f"{name}.weight"] = 0
         for column in columns:
             found |= {f"{name}.{column}.weight": 0, f"{name}.{column}.bias": 0}

@@ -63,13 +63,16 @@ def refusals(
         whole_batch: Whether the task compares the rows of a batch with each other.
     """
     return [
-        *_of_batch(plan, batch_size, accumulation, whole_batch=whole_batch),
-        *_of_tensors(plan, model),
-        *_of_pipeline(plan, model, whole_model=whole_model),
+        *batch_refusals(plan, batch_size, accumulation, whole_batch=whole_batch),
+        *tensor_refusals(plan, model),
+        *pipeline_refusals(plan, len(list(model.blocks())), whole_model=whole_model),
     ]
 
 
-def _of_batch(plan: ParallelPlan, batch_size: int, accumulation: int, *, whole_batch: bool) -> Iterator[ConfigError]:
+def batch_refusals(
+    plan: ParallelPlan, batch_size: int, accumulation: int = 1, *, whole_batch: bool = False
+) -> Iterator[ConfigError]:
+    """Whether a step's rows can be cut into equal parts; arguments as in :func:`refusals`."""
     parts = plan.dp * plan.pipeline_microbatches * accumulation
     if plan.world > 1 and batch_size % parts:
         pieces = [f"dp {plan.dp}"]
@@ -88,7 +91,8 @@ def _of_batch(plan: ParallelPlan, batch_size: int, accumulation: int, *, whole_b
         )
 
 
-def _of_tensors(plan: ParallelPlan, model: Model) -> Iterator[ConfigError]:
+def tensor_refusals(plan: ParallelPlan, model: Model) -> Iterator[ConfigError]:
+    """Whether ``tp`` cuts what must not be cut unevenly; arguments as in :func:`refusals`."""
     if plan.tp == 1:
         return
     numbers: dict[str, int] = {}
@@ -115,21 +119,28 @@ def _of_tensors(plan: ParallelPlan, model: Model) -> Iterator[ConfigError]:
         )
 
 
-def _of_pipeline(plan: ParallelPlan, model: Model, *, whole_model: bool) -> Iterator[ConfigError]:
+def pipeline_refusals(plan: ParallelPlan, n_blocks: int, *, whole_model: bool = False) -> Iterator[ConfigError]:
+    """Whether there are blocks for every stage, and micro-batches for the schedule.
+
+    Args:
+        plan: As in :func:`refusals`.
+        n_blocks: Of the model, all segments together.
+        whole_model: As in :func:`refusals`.
+    """
     if plan.pp == 1:
         return
-    blocks, count = len(list(model.blocks())), plan.pipeline_microbatches
+    count = plan.pipeline_microbatches
     if whole_model:
         yield ConfigError(
             f"a task whose step needs the whole model, with pp = {plan.pp}",
             needed="pp = 1: no process has all of it",
             change="set parallel.pp to 1 and divide with dp, zero or tp",
         )
-    if blocks < plan.stages:
+    if n_blocks < plan.stages:
         yield ConfigError(
-            f"{blocks} blocks with pp = {plan.pp} and {plan.stages_per_rank} stages a process",
+            f"{n_blocks} blocks with pp = {plan.pp} and {plan.stages_per_rank} stages a process",
             needed=f"a block for each of {plan.stages} stages",
-            change=f"set parallel.pp to {blocks // plan.stages_per_rank or 1} or less",
+            change=f"set parallel.pp to {n_blocks // plan.stages_per_rank or 1} or less",
         )
     # torch.distributed.pipelining.schedules asks for these when it is made.
     if plan.schedule in ("1f1b", "dualpipe_v") and count < plan.stages:
