@@ -64,7 +64,7 @@ def test_the_table_and_the_figure(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["llama-10b", "--world", "2", "--memory", "0GB"], "--memory 0GB: needs", 2),
         (["llama-10b", "--world", "2", "--memory", "1GB", "--link", "1GHz"], "--link 1GHz: needs", 2),
         (["llama-10b", "--world", "7", "--memory", "80GB", "--batch-size", "4"], "no plan for 7 processes", 2),
-        (["llama-9b", "--world", "2", "--memory", "80GB"], "did you mean llama-", 2),
+        (["llama-9b", "--world", "2", "--memory", "80GB"], "did you mean 'llama-7b'?", 2),
         (["nowhere.toml", "--world", "2", "--memory", "80GB"], "recipe nowhere.toml cannot be read", 2),
         (
             ["llama-10b", "--world", "2", "--memory", "80GB", "--plot", "plan.gif"],

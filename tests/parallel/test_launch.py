@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from workers import Workers
 
-import cypher
 from cypher.config import ParallelPlan
 from cypher.errors import ConfigError, CypherError
+from cypher.parallel import meeting
 from cypher.parallel.failure import PeerError, explained
 from cypher.parallel.launch import launch
 from cypher.parallel.meeting import meet
@@ -168,16 +168,16 @@ def test_a_plan_for_another_number_of_processes_is_refused(monkeypatch: pytest.M
 
 
 def meet_with(version: str) -> str:
-    """In a process of its own: what one says whose second process runs another version."""
-    before = cypher.__version__
+    """In a process of its own: what one says whose second process has another version installed."""
+    before = meeting.installed_version
     if os.environ["RANK"] == "1":
-        cypher.__version__ = version
+        meeting.installed_version = lambda: version
     try:
         meet(rank=int(os.environ["RANK"]), size=2, seconds=20)
     except ConfigError as error:
         return str(error)
     finally:
-        cypher.__version__ = before
+        meeting.installed_version = before
     return "met"
 
 
@@ -185,7 +185,7 @@ def test_unequal_versions_are_refused_everywhere(workers: Workers):
     told = workers.run(2, meet_with, "9.9")
     assert told[0] == told[1]
     assert re.match(r"rank 1 on \S+ runs cypher 9.9 \(code \w{12}\) with torch \S+, rank 0 on", told[0])
-    assert workers.run(2, meet_with, cypher.__version__) == ["met", "met"]
+    assert workers.run(2, meet_with, meeting.installed_version()) == ["met", "met"]
 
 
 def test_other_errors_stay_what_they_are():

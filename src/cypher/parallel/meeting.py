@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import socket
@@ -18,7 +19,6 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-import cypher
 from cypher.errors import ConfigError, CypherError, first_line
 from cypher.parallel.failure import PeerError
 
@@ -51,10 +51,15 @@ class Presence:
         return f"cypher {self.cypher} (code {self.code}) with torch {self.torch}"
 
 
+def installed_version() -> str:
+    """Of this package."""
+    return importlib.metadata.version("nlp-cypher")
+
+
 @cache
 def code_digest() -> str:
     """Twelve hexadecimal digits over the source of this package."""
-    folder = Path(cypher.__file__).parent
+    folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".toml")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -83,7 +88,7 @@ def meet(*, rank: int, size: int, seconds: float) -> Store:
     is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     me = Presence(
         host=socket.gethostname(),
-        cypher=cypher.__version__,
+        cypher=installed_version(),
         code=code_digest(),
         torch=torch.__version__,
         token=uuid.uuid4().hex,
