@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cypher.errors import ConfigError, DataError
-from cypher.report import TradePoint, curves, pareto_front, tradeoff
+from cypher.report import PlanBar, TradePoint, curves, pareto_front, plan_bars, tradeoff
 from cypher.report.label_places import Box, place_labels, spread
 
 ROWS = [{"step": step, "loss": 2 / step} for step in range(1, 101)] + [
@@ -145,3 +145,15 @@ def test_matplotlib_is_loaded_only_to_draw_and_pyplot_never(tmp_path: Path) -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_plans_are_bars_with_their_names_above(tmp_path: Path) -> None:
+    bars = [
+        PlanBar(name="dp=2,zero=3", kinds={"parameters": 4 * 10**9, "activations": 10**9}, note="1.2 s"),
+        PlanBar(name="tp=2", kinds={"parameters": 5 * 10**9}),
+    ]
+    drawn = texts(plan_bars(bars, tmp_path / "a.svg", memory=8e9, title="T"))
+    assert {"dp=2,zero=3", "tp=2", "1.2 s", "parameters", "activations", "T"} <= set(drawn)
+    assert "gradients" not in drawn
+    with pytest.raises(DataError, match=r"no plans for b\.svg"):
+        plan_bars([], tmp_path / "b.svg", memory=8e9)

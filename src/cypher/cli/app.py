@@ -17,6 +17,7 @@ from cypher.cli import console
 GROUPS = {
     "qa": "Ask questions of your own documents.",
     "train": "Train what a recipe describes.",
+    "plan": "Find how to divide a model over processes: bytes, waits, traffic, time.",
     "evaluate": "Score what a run has trained on a file.",
     "predict": "Use what a run has trained on a file, or on rows as they come.",
     "superglue": "Learn SuperGLUE's tasks, compare, and pack a submission.",

@@ -29,6 +29,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,6 +46,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 INTERRUPTED = 130
 
+debugging: ContextVar[bool] = ContextVar("debugging", default=False)
+"""Whether tracebacks are wanted."""
+
 # typer brings a click of its own in some versions and uses the package in others; both have this class.
 _CallError: Any = typer.BadParameter.__mro__[2]
 
@@ -52,6 +56,7 @@ _CallError: Any = typer.BadParameter.__mro__[2]
 def run(command: Any, arguments: list[str]) -> int:
     """Run a typer command, print its error as one line, return the exit code."""
     debug = wants_debug(arguments)
+    debugging.set(debug)
     arguments = [argument for argument in arguments if not (debug and argument == "--debug")]
     try:
         code = command.main(arguments, prog_name="cypher", standalone_mode=False)
@@ -67,7 +72,7 @@ def run(command: Any, arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if code == INTERRUPTED:
-        return _fail("interrupted; what was already written is kept", INTERRUPTED, debug=debug)
+        return _fail(told(KeyboardInterrupt()), INTERRUPTED, debug=debug)
     return code if isinstance(code, int) else 0
 
 
@@ -78,9 +83,18 @@ def wants_debug(arguments: Sequence[str]) -> bool:
 
 def report_unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """For ``sys.excepthook``: a mistake of ours, in one line."""
-    frames = [frame for frame in traceback.extract_tb(trace) if "cypher" in Path(frame.filename).parts]
+    _fail(told(error.with_traceback(trace)), 1, debug=False)
+
+
+def told(error: BaseException) -> str:
+    """One line about any error."""
+    if isinstance(error, CypherError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; what was already written is kept"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "cypher" in Path(frame.filename).parts]
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    _fail(f"unexpected {kind.__name__}{where}: {error}; run again with --debug and report it", 1, debug=False)
+    return f"unexpected {type(error).__name__}{where}: {error}; run again with --debug and report it"
 
 
 def _fail(line: str, code: int, *, debug: bool) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cypher.errors import ModelError
 
@@ -30,6 +32,29 @@ def check_model(name: str, *, formats: Collection[str] = ("safetensors",)) -> No
         return
     with _as_a_wrong_call():
         resolve(name, formats=formats, offline=True)
+
+
+def check_planned(name: str) -> None:
+    """Refuse what ``cypher plan`` cannot plan for.
+
+    Args:
+        name: A recipe's path, the name of sizes, or a model's as for :func:`cypher.hub.resolve`.
+
+    Raises:
+        ModelError: With the exit code of a wrong call.
+    """
+    from cypher.models.sizes import presets
+
+    if name.endswith(".toml") or name in presets():
+        return
+    near = difflib.get_close_matches(name, presets(), n=1)
+    if near and "/" not in name and not Path(name).exists():
+        with _as_a_wrong_call():
+            raise ModelError(
+                f"no sizes are called {name!r} (did you mean {near[0]!r}?)",
+                needed=f"a recipe's file, a model's name or folder, or one of {', '.join(presets())}",
+            )
+    check_model(name)
 
 
 def check_reader(name: str) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cypher.cli.console import INTERRUPTED, JsonOption, note, print_json, print_table, progress_bars
 from cypher.cli.named_models import check_model
+from cypher.cli.processes import is_main, is_one_of_many, one_of_many, plan_override, start
 from cypher.errors import ConfigError, CypherError
+
+if TYPE_CHECKING:
+    from cypher.config import Recipe
 
 app = typer.Typer(help="Train what a recipe describes.")
 
@@ -24,8 +30,20 @@ def train(
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs; this one is RUNS/NAME.")] = Path("runs"),
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Processor cores to use; all unless given.")
+        int | None,
+        typer.Option("--threads", min=1, help="Processor cores to use, for all processes together; all unless given."),
     ] = None,
+    parallel: Annotated[
+        str | None,
+        typer.Option(
+            "--parallel",
+            metavar="PLAN",
+            help="Processes to start on this machine and how the model is divided over them, such as dp=2,tp=2.",
+        ),
+    ] = None,
+    max_restarts: Annotated[
+        int, typer.Option("--max-restarts", min=0, help="Start all processes again so often after one failed.")
+    ] = 0,
     print_schema: Annotated[
         bool, typer.Option("--print-schema", help="Print the JSON schema of a recipe and stop.")
     ] = False,
@@ -39,23 +57,47 @@ def train(
         return
     if recipe is None:
         raise ConfigError("no recipe was given", needed="a TOML file", change="cypher train recipes/qa_reader.toml")
-    resolved = Recipe.load(recipe, overrides=changes or ())
-    folder = runs / resolved.name
+    given = [*(changes or ()), *([plan_override(parallel)] if parallel is not None else [])]
+    resolved = Recipe.load(recipe, overrides=given)
     check_model(resolved.model.name)
+    processes = resolved.parallel.world
+    if processes > 1 and not is_one_of_many():
+        _fetch(resolved)
+        options = [part for change in given for part in ("--set", change)] + (["--json"] if json else [])
+        start(
+            ["train", str(recipe), "--runs", str(runs), *options],
+            processes=processes,
+            threads=threads,
+            max_restarts=max_restarts,
+        )
+        return
+    with one_of_many() if is_one_of_many() else nullcontext():
+        _fetch(resolved)
+        _train(resolved, runs / resolved.name, threads=threads, json=json)
+
+
+def _fetch(recipe: Recipe) -> None:
+    from cypher.tasks.run import fetch_parts
+
+    with progress_bars(of_bytes=True) as fetching:
+        fetch_parts(recipe, progress=fetching if is_main() else None)
+
+
+def _train(recipe: Recipe, folder: Path, *, threads: int | None, json: bool) -> None:
     import torch
 
-    from cypher.tasks.run import fetch_parts, run_recipe
+    from cypher.tasks.run import run_recipe
 
     if threads is not None:
-        torch.set_num_threads(threads)
-    with progress_bars(of_bytes=True) as fetching:
-        fetch_parts(resolved, progress=fetching)
+        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     watcher = _watcher()
     try:
         with watcher:
-            run = run_recipe(resolved, folder=folder, progress=watcher)
+            run = run_recipe(recipe, folder=folder, progress=watcher)
     except KeyboardInterrupt:
         raise _interrupted(watcher) from None
+    if not is_main():
+        return
     result = run.result
     if json:
         print_json(
@@ -141,7 +183,17 @@ class _Bar(_Watcher):
         note(f"step {step}: {shown}{' (best so far)' if best else ''}")
 
 
+class _Follower(_Watcher):
+    """Of a process that does not speak for the others."""
+
+    def started(self, *, total_steps: int, first_step: int) -> None:
+        """Remember it, for an interruption."""
+        self.step, self.total = first_step, total_steps
+
+
 def _watcher() -> _Watcher:
+    if not is_main():
+        return _Follower()
     return _Bar() if sys.stderr.isatty() else _Watcher()
 
 

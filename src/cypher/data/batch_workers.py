@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from threading import Barrier, Lock
 from typing import TypeVar
@@ -60,7 +60,8 @@ def each_batch(work: Callable[[Part], None], batches: Iterable[Part], *, inferen
     in_order = _one_at_a_time.get()
 
     def alone(batch: Part) -> None:
-        with torch.inference_mode(inference and not in_order):
+        # Inference mode that is switched off would switch gradients on.
+        with torch.inference_mode() if inference and not in_order else nullcontext():
             work(batch)
 
     parts, threads = list(batches), 1 if in_order else torch.get_num_threads()

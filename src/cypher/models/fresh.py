@@ -18,6 +18,7 @@ from cypher.hub.fetch import resolve
 from cypher.hub.tokenizer import load_tokenizer, special_tokens
 from cypher.hub.weights import write_safetensors
 from cypher.models.load import ARCHITECTURES, Dropout
+from cypher.models.model import Model
 
 # Roles and tokens of a tokenizer that is trained here; the first one gets number 0.
 SPECIAL = {"pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
@@ -47,15 +48,36 @@ def write_fresh_model(folder: Path, config: FreshConfig, texts: Iterable[str], *
     vocabulary_size = load_tokenizer(folder).get_vocab_size()
     published = _published(config, vocabulary_size, special_tokens(folder).pad_id)
     architecture = ARCHITECTURES[published["model_type"]]
-    names = {"prediction.dense.weight"} if config.architecture == "bert" else set()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = architecture.build(published, names, Dropout())
+        model = architecture.build(published, _names(config), Dropout())
         for module in model.modules():
             _draw(module, width=config.width, is_seq2seq=config.architecture == "seq2seq")
     tensors = {str(architecture.names.to_theirs(name)): value for name, value in model.state_dict().items()}
     write_safetensors(folder / "model.safetensors", tensors)
     write_text(folder / "config.json", json.dumps(published, indent=1) + "\n")
+
+
+def outline_fresh_model(config: FreshConfig) -> Model:
+    """The same model without memory for its weights, on the meta device.
+
+    Args:
+        config: Sizes; a tokenizer that is to be trained is taken to fill its vocabulary.
+
+    Raises:
+        ModelError: The model whose tokenizer is wanted cannot be found.
+    """
+    vocabulary_size = config.vocabulary_size
+    if config.tokenizer is not None:
+        vocabulary_size = load_tokenizer(resolve(config.tokenizer)).get_vocab_size()
+    published = _published(config, vocabulary_size, 0)
+    with torch.device("meta"):
+        return ARCHITECTURES[published["model_type"]].build(published, _names(config), Dropout())
+
+
+def _names(config: FreshConfig) -> set[str]:
+    """Tensors that a family has or has not."""
+    return {"prediction.dense.weight"} if config.architecture == "bert" else set()
 
 
 def _draw(module: nn.Module, *, width: int, is_seq2seq: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from cypher.config.section import refusal
 from cypher.errors import ConfigError, DataError, ModelError, first_line
@@ -133,24 +134,7 @@ def load_model(
         384
     """
     folder = resolve(name, formats=READ_FORMATS, offline=offline, progress=progress)
-    config = read_config(folder)
-    family = config.get("model_type")
-    if family not in ARCHITECTURES:
-        raise ModelError(f"{folder}: model_type {family!r}", needed=f"one of {', '.join(ARCHITECTURES)}")
-    architecture = ARCHITECTURES[family]
-    tensors = {}
-    for theirs, tensor in read_safetensors(folder).items():
-        # What the table does not know is a head or a buffer of another task.
-        if (ours := architecture.names.to_ours(theirs)) is not None:
-            tensors[ours] = tensor
-    about = folder / "config.json"
-    try:
-        with torch.device("meta"):
-            model = architecture.build(config, set(tensors), dropout or Dropout())
-    except ValidationError as error:
-        raise ModelError(str(refusal(error, BertConfig | LlamaConfig | Seq2SeqConfig, where=str(about)))) from error
-    except (AttributeError, TypeError, ValueError, ZeroDivisionError, ConfigError) as error:
-        raise ModelError(f"{about} gives sizes that no {architecture.name} has ({first_line(error)})") from error
+    model, architecture, tensors = _outlined(folder, dropout or Dropout())
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     missing = sorted(set(expected) - set(tensors))
     if missing:
@@ -172,6 +156,40 @@ def load_model(
         folder=folder,
         architecture=architecture,
     )
+
+
+def outline_model(name: str, *, progress: FetchProgress | None = None) -> tuple[Model, Architecture]:
+    """A published model without memory for its weights, on the meta device; arguments and errors as above.
+
+    Args:
+        name: As for :func:`cypher.hub.resolve`.
+        progress: Told the bytes, if the model has to be fetched.
+    """
+    model, architecture, _ = _outlined(resolve(name, formats=READ_FORMATS, progress=progress), Dropout())
+    return model, architecture
+
+
+def _outlined(folder: Path, dropout: Dropout) -> tuple[Model, Architecture, dict[str, Tensor]]:
+    """The model of a folder on the meta device, its family, and its tensors by our names."""
+    config = read_config(folder)
+    family = config.get("model_type")
+    if family not in ARCHITECTURES:
+        raise ModelError(f"{folder}: model_type {family!r}", needed=f"one of {', '.join(ARCHITECTURES)}")
+    architecture = ARCHITECTURES[family]
+    tensors = {}
+    for theirs, tensor in read_safetensors(folder).items():
+        # What the table does not know is a head or a buffer of another task.
+        if (ours := architecture.names.to_ours(theirs)) is not None:
+            tensors[ours] = tensor
+    about = folder / "config.json"
+    try:
+        with torch.device("meta"):
+            model = architecture.build(config, set(tensors), dropout)
+    except ValidationError as error:
+        raise ModelError(str(refusal(error, BertConfig | LlamaConfig | Seq2SeqConfig, where=str(about)))) from error
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError, ConfigError) as error:
+        raise ModelError(f"{about} gives sizes that no {architecture.name} has ({first_line(error)})") from error
+    return model, architecture, tensors
 
 
 def export_model(loaded: LoadedModel, folder: Path) -> None:

@@ -18,7 +18,9 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from cypher.config import ParallelPlan
-from cypher.errors import ConfigError, CypherError, first_line
+from cypher.errors import ConfigError
+from cypher.parallel.failure import explained, record_failure
+from cypher.parallel.meeting import meet
 
 Axis = Literal["pp", "replicate", "shard", "tp"]
 AXES: tuple[Axis, ...] = ("pp", "replicate", "shard", "tp")
@@ -119,8 +121,10 @@ def joined(plan: ParallelPlan, *, seconds: float = 600.0) -> Iterator[World]:
         seconds: Longest wait for the others, at the beginning and in every exchange.
 
     Raises:
-        ConfigError: The plan is for another number of processes.
-        CypherError: The others do not come.
+        ConfigError: The plan is for another number of processes, this one was not told its place, or they run
+            different versions.
+        PeerError: Another process ended, or did not answer, while this one was at work.
+        CypherError: The others do not come, the port is in use, or this process has no memory left.
     """
     size = world_size()
     if size != plan.world:
@@ -131,18 +135,29 @@ def joined(plan: ParallelPlan, *, seconds: float = 600.0) -> Iterator[World]:
     if size == 1:
         yield World(plan=plan)
         return
+    absent = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if absent:
+        raise ConfigError(
+            f"WORLD_SIZE = {size} without {', '.join(absent)}", change="start the processes with torchrun, or unset it"
+        )
+    rank = int(os.environ["RANK"])
     try:
-        dist.init_process_group("gloo", timeout=timedelta(seconds=seconds))
-    except (RuntimeError, ValueError) as error:
-        raise CypherError(
-            f"process {os.environ.get('RANK', '?')} of {size} did not meet the others at "
-            f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')} ({first_line(error)})",
-            change="start all of them, with the same address and a free port",
-        ) from error
-    try:
+        store = meet(rank=rank, size=size, seconds=seconds)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=seconds))
         sizes = (plan.pp, plan.dp // plan.shards, plan.shards, plan.tp)
         mesh = init_device_mesh("cpu", sizes, mesh_dim_names=AXES)
-        yield World(plan=plan, rank=dist.get_rank(), mesh=mesh)
+        yield World(plan=plan, rank=rank, mesh=mesh)
         dist.barrier()  # whoever leaves first would look like a failure to the others
+    except Exception as error:
+        told = explained(error, rank=rank, size=size)
+        # Before the connections are closed, by which the others will fail, too.
+        record_failure(told)
+        if told is error:
+            raise
+        raise told from error
+    except BaseException as error:
+        record_failure(error)
+        raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
