@@ -86,7 +86,10 @@ def learnt(
     divided = divided_over(headed, world)
     if frozen_layout:
         model.lay_out_frozen() if divided is None else divided.lay_out_frozen()
-        assert any(getattr(module, "frozen", None) is not None for module in model.modules())
+        for layer, own_part in () if divided is None else divided.layers:
+            with own_part:
+                assert layer.frozen is not None
+                assert layer.frozen.is_made_of(layer.weight, layer.bias)
     batch = task.collate([(row, index) for index, row in enumerate(rows_of(0))])
     encoded = model(batch.inputs)
     logits = headed.head(encoded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, ClassVar
 
 import pytest
@@ -52,15 +53,31 @@ WRITERS = (
     "loreft",
 )
 BOTTLENECK, LOW_RANK = ADAPTERS["seq_bn"], ADAPTERS["lora everywhere"]
+SPLIT = Split("a", "b", splits=(3, 6))
 COMPOSITIONS = {
     "stack": (Stack("a", "b"), BOTTLENECK),
     "fuse": (Fuse("a", "b"), BOTTLENECK),
-    "split": (Split("a", "b", splits=(3, 6)), BOTTLENECK),
-    "split of deltas": (Split("a", "b", splits=(3, 6)), LOW_RANK),
+    "split": (SPLIT, BOTTLENECK),
+    "split of deltas": (SPLIT, LOW_RANK),
     "batch split": (BatchSplit("a", "b", batch_sizes=(3, 5)), LOW_RANK),
     "parallel": (Parallel("a", "b"), BOTTLENECK),
 }
+DIVIDED_FURTHER = "dp=2,tp=2,zero=3,sequence_parallel,activation_checkpointing"
 PLANS = ("tp=2", "tp=2,sequence_parallel", "tp=4", "tp=4,sequence_parallel")
+
+
+def adapters_for(family: str) -> dict[str, dict[str, Any]]:
+    return ADAPTERS if family == "encoder" else {name: ADAPTERS[name] for name in WRITERS}
+
+
+@cache
+def whole(family: str) -> Found:
+    return tensor_cases.learn_once("tp=1", family, {})
+
+
+@cache
+def whole_with_adapters(family: str) -> dict[str, Found]:
+    return tensor_cases.with_adapters("tp=1", family, adapters_for(family))
 
 
 def assert_same(found: Found, expected: Found, *, tolerance: float = 1e-5, what: str = "") -> None:
@@ -77,7 +94,7 @@ def assert_same(found: Found, expected: Found, *, tolerance: float = 1e-5, what:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("plan", PLANS)
 def test_the_whole_model(workers: Workers, plan: str, family: str):
-    expected = tensor_cases.learn_once("tp=1", family, {})
+    expected = whole(family)
     assert len(expected.gradients) > 30
     for found in workers.run(ParallelPlan.parse(plan).tp, tensor_cases.learn_once, plan, family, {}):
         assert_same(found, expected)
@@ -91,6 +108,9 @@ def test_the_whole_model(workers: Workers, plan: str, family: str):
         pytest.param("tp=2", "encoder", {"checkpoints": True}, id="run again"),
         pytest.param("tp=2,sequence_parallel", "encoder_decoder", {"checkpoints": True}, id="shares run again"),
         pytest.param("tp=2", "encoder", {"training": False}, id="evaluation"),
+        pytest.param(
+            "tp=2,sequence_parallel", "decoder", {"adapter": BOTTLENECK, "tree": SPLIT}, id="split of a decoder"
+        ),
         pytest.param(
             "tp=2", "encoder", {"adapter": LOW_RANK, "only_adapter": True, "frozen_layout": True}, id="frozen"
         ),
@@ -110,23 +130,27 @@ def test_what_a_model_can_be(workers: Workers, plan: str, family: str, options: 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("plan", ["tp=2", "tp=2,sequence_parallel"])
 def test_every_adapter(workers: Workers, plan: str, family: str):
-    adapters = ADAPTERS if family == "encoder" else {name: ADAPTERS[name] for name in WRITERS}
-    expected = tensor_cases.with_adapters("tp=1", family, adapters)
+    adapters = adapters_for(family)
+    expected = whole_with_adapters(family)
     for results in workers.run(2, tensor_cases.with_adapters, plan, family, adapters):
         for name, found in results.items():
             assert_same(found, expected[name], tolerance=2e-5, what=name)
 
 
 @pytest.mark.parametrize(
-    "plan", ["dp=2,zero=3", "dp=2,tp=2", "dp=2,tp=2,zero=3,sequence_parallel,activation_checkpointing"]
-)
-@pytest.mark.parametrize(
-    ("adapter", "tree"),
+    ("plan", "adapter", "tree"),
     [
-        pytest.param(ADAPTERS["gated lora everywhere"], None, id="gated lora"),
-        pytest.param(ADAPTERS["dora everywhere"], None, id="dora"),
-        pytest.param(ADAPTERS["prefix_tuning"], None, id="prefix"),
-        pytest.param(BOTTLENECK, Fuse("a", "b"), id="fusion with a penalty"),
+        pytest.param("dp=2,tp=2", ADAPTERS["gated lora everywhere"], None, id="gated lora"),
+        pytest.param(DIVIDED_FURTHER, ADAPTERS["dora everywhere"], None, id="dora, divided further"),
+        # A network that blocks share, and a penalty.
+        *(
+            pytest.param(plan, *adapter, id=f"{name} {plan}")
+            for plan in ("dp=2,zero=3", "dp=2,tp=2", DIVIDED_FURTHER)
+            for name, adapter in {
+                "prefix": (ADAPTERS["prefix_tuning"], None),
+                "fuse": COMPOSITIONS["fuse"][::-1],
+            }.items()
+        ),
     ],
 )
 def test_adapters_beside_copies(workers: Workers, plan: str, adapter: dict[str, Any], tree: Tree | None):
