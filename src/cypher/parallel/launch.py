@@ -127,6 +127,9 @@ def _environment(processes: int, threads: int | None) -> Iterator[None]:
     cores = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
     values = {LAUNCHED: "1"}
+    # Warnings of the library below, one a process, about what is meant to be so.
+    if "TORCH_CPP_LOG_LEVEL" not in os.environ:
+        values["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     if threads is not None or "OMP_NUM_THREADS" not in os.environ:
         values["OMP_NUM_THREADS"] = str(max(1, cores // processes))
     if loopback is not None and "GLOO_SOCKET_IFNAME" not in os.environ:

@@ -27,6 +27,7 @@ from cypher.models.fresh import write_fresh_model
 from cypher.models.headed import HeadedModel
 from cypher.models.load import READ_FORMATS, Dropout, LoadedModel, load_model
 from cypher.parallel.parallelise import parallelise
+from cypher.parallel.validate import validate
 from cypher.parallel.world import World, joined
 from cypher.tasks.registry import kind_of
 from cypher.tasks.task_folder import TrainedTask, save_task
@@ -34,7 +35,7 @@ from cypher.tasks.task_kind import TextSource
 from cypher.train.checkpoint import load_trained, newest_checkpoint, start_from
 from cypher.train.loop import TrainResult, train
 from cypher.train.progress import RunWatcher, read_metrics
-from cypher.train.task import Task
+from cypher.train.task import Task, may_be_cut
 
 # The name under which a recipe's adapter is attached while it is trained.
 ADAPTER = "trained"
@@ -145,6 +146,14 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher
     prepared = kind.rows.prepare(recipe, loaded)
     torch.manual_seed(recipe.train.seed)
     model, task = build(recipe, loaded, prepared.config)
+    validate(
+        recipe.parallel,
+        model.model,
+        batch_size=recipe.train.batch_size,
+        accumulation=recipe.train.accumulation,
+        whole_model=task.whole_model,
+        whole_batch=not may_be_cut(task),
+    )
     # Before the rows are made, so that a wrong folder costs no time; a resumed run has weights of its own.
     if recipe.train.start_from is not None and newest_checkpoint(folder / "checkpoints") is None:
         _start_from(Path(recipe.train.start_from), recipe, model)
