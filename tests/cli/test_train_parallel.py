@@ -107,3 +107,33 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(recipe: Path, tm
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=60)
     assert again.returncode == 130
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """Processes that a launcher has started, by their ids."""
+    found = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid=,args="], capture_output=True, text=True)
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if " train " in line]
+
+
+def test_a_process_that_is_killed_is_started_again_and_the_run_ends_as_if_it_had_not_been(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """With dropout, which a step draws from its number alone."""
+    shared = ["train", str(recipe), "--set", "train.epochs=6", "--set", "train.checkpoint_seconds=0.001"]
+    shared += ["--set", "model.dropout=0.1", "--parallel", "dp=2"]
+    assert run([*shared, "--runs", str(tmp_path / "whole")]) == 0
+    capfd.readouterr()
+    metrics = tmp_path / "killed" / "words" / "metrics.jsonl"
+    arguments = [*shared, "--max-restarts", "2", "--runs", str(tmp_path / "killed")]
+    process = subprocess.Popen([sys.executable, "-m", "cypher", *arguments], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("loss") >= 12):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(ranks_of(process)[-1], signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "all processes were started again" in err
+    assert "resuming after step" in err
+    assert losses(tmp_path / "killed" / "words") == pytest.approx(losses(tmp_path / "whole" / "words"), abs=1e-6)
