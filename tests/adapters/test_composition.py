@@ -436,3 +436,21 @@ def test_writing_with_one_adapter_a_row() -> None:
     activate(model, Parallel("a", "b"))
     together = greedy(model, rows(given, [0]), max_new_tokens=5)
     assert [list(row) for row in together] == [list(alone["a"][0]), list(alone["b"][0])]
+
+
+def test_prompts_of_unequal_length_in_front_of_a_source() -> None:
+    """A row of a mixed batch is what it would be with its own prompt alone: the shorter one's padding is not read."""
+    model, given = build("seq2seq"), inputs("seq2seq")
+    for seed, (name, length) in enumerate({"short": 2, "long": 7}.items()):
+        adapter_of(adapter_config({"preset": "prompt_tuning", "length": length})).attach(model, name)
+        randomise(model, name, seed=seed)
+    rows, found = {}, None
+    with torch.no_grad():
+        for name in ("short", "long"):
+            activate(model, name)
+            rows[name] = model(given).scatter()
+        activate(model, BatchSplit("short", "long", batch_sizes=[1, 2]))
+        found = model(given).scatter()
+    real = given.attention_mask.unsqueeze(-1)
+    expected = torch.cat([rows["short"][:1], rows["long"][1:]])
+    torch.testing.assert_close(found * real, expected * real, atol=1e-5, rtol=1e-5)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cypher.adapters.folder_contents import describe
 from cypher.config import Recipe, supports
 from cypher.errors import ConfigError
 from cypher.tasks.find_task import find_task
@@ -102,6 +103,16 @@ def test_translation(tmp_path: Path) -> None:
     assert ("bleu" in found.scores) == with_bleu
     (text,) = prediction_of(run.folder, table(tmp_path / "asked.jsonl", [{"source": "the river"}]))  # type: ignore[misc]
     assert isinstance(text, str)
+
+
+def test_a_run_of_a_fresh_model_can_be_moved(tmp_path: Path) -> None:
+    data = table(tmp_path / "rows.jsonl", [{"source": text, "target": text.upper()} for text in TEXTS])
+    task, model = 'kind = "translate"\nwith_bleu = false', f'[model.fresh]\narchitecture = "seq2seq"\n{FRESH}'
+    run = run_recipe(recipe(data, task, model + "[adapter]\npreset = 'lora'\n"), folder=tmp_path / "run")
+    moved = run.folder.rename(tmp_path / "moved")
+    assert str(tmp_path) not in (moved / "task" / "adapter_config.json").read_text()
+    assert describe(moved / "task").model_name == str(moved / "fresh")
+    assert evaluate(find_task(str(moved)), Source(path=data)).rows == len(TEXTS)
 
 
 def test_translation_of_files_side_by_side(tmp_path: Path) -> None:

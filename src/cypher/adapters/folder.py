@@ -34,7 +34,8 @@ def save_adapter(
         model: Holds the adapter.
         name: It is attached under; the file calls its tensors by their path with this name.
         config: Of the method.
-        model_name: Model it was trained on, as the catalogue names it.
+        model_name: Model it was trained on, as the catalogue names it, or its folder; ``../NAME`` is looked for
+            beside ``folder`` first, so that both can be moved together.
         dtype: Of the file; fp16 halves it and keeps three significant digits.
     """
     parameters = Adapter.parameters_of(model, name)
@@ -116,9 +117,15 @@ def model_of(folder: Path) -> str:
     """
     path = folder / "adapter_config.json"
     try:
-        return str(read_json(path)["model_name"])
+        return seen_from(folder, str(read_json(path)["model_name"]))
     except KeyError as error:
         raise ModelError(f"{path} is no adapter's ({first_line(error)})") from error
+
+
+def seen_from(folder: Path, model_name: str) -> str:
+    """A model's name as it is, or the folder that ``../NAME`` is when seen from the adapter's."""
+    beside = folder / model_name
+    return str(beside.resolve()) if model_name.startswith("../") and beside.is_dir() else model_name
 
 
 def read_json(path: Path) -> dict[str, Any]:

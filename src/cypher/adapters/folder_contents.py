@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from cypher.adapters.folder import read_json
+from cypher.adapters.folder import read_json, seen_from
 from cypher.errors import ModelError
 
 OURS, ADAPTER_HUB, FUSION, SET_UP = "cypher", "adapterhub", "adapterhub fusion", "adapterhub set-up"
@@ -109,7 +109,7 @@ def _single(folder: Path, kind: str, about: dict[str, Any], size: int) -> Folder
         path=folder,
         format=kind,
         name=str(about.get("name")),
-        model_name=str(about.get("model_name") or ""),
+        model_name=seen_from(folder, str(about.get("model_name") or "")),
         model_type=str(about.get("model_type") or ""),
         method="fusion" if kind == FUSION else _method(config),
         config=config,

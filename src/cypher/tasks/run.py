@@ -174,7 +174,7 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher
     )
     if world.is_main:
         if world.plan.world > 1:  # what is left of the model here may be a part of it
-            loaded = _load(recipe, _model_name(recipe, folder))
+            loaded = _load(recipe, recipe.model.name if recipe.model.fresh is None else str(folder / "fresh"))
             model, task = build(recipe, loaded, prepared.config)
             load_trained(parallelise(model), folder / "best.safetensors")
             model.eval()
@@ -194,15 +194,10 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher
             ),
             adapter_name=ADAPTER,
             adapter=recipe.adapter,
-            model_name=_model_name(recipe, folder),
+            model_name="../fresh" if recipe.model.fresh is not None else recipe.model.name,  # seen from its folder
         )
     world.wait()
     return Run(folder=folder, result=result, skipped=prepared.skipped)
-
-
-def _model_name(recipe: Recipe, folder: Path) -> str:
-    """By which the weights that a run began with are loaded again."""
-    return recipe.model.name if recipe.model.fresh is None else str((folder / "fresh").absolute())
 
 
 def build(recipe: Recipe, loaded: LoadedModel, config: Any) -> tuple[HeadedModel, Task[Any, Any, Any]]:
