@@ -25,10 +25,15 @@ from cypher.adapters.hub_setup import save_hub_setup
 from cypher.adapters.methods import adapter_of
 from cypher.cli.app import run
 from cypher.config import adapter_config
+from cypher.config.section import parse
 from cypher.data.batch import Inputs
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.load import LoadedModel, load_model
+from cypher.tasks.find_task import find_task
 from cypher.tasks.reader_folder import load_reader
+from cypher.tasks.registry import kind_of
+from cypher.tasks.task_kind import Source
+from cypher.tasks.use_task import predict
 
 Make = Callable[..., Path]
 
@@ -116,7 +121,25 @@ def test_the_adapter_of_a_run_of_another_task_goes_without_its_head(
     assert done["notes"] == ["the classify head is left out: only a reader's is converted"]
     assert not list((tmp_path / "theirs").glob("*head*"))
     torch.testing.assert_close(with_adapter(tmp_path / "theirs", tiny_bert), with_adapter(ours, tiny_bert))
-    assert printed(capsys, "merge", tmp_path / "run", tmp_path / "merged")["transformers_class"] == "AutoModel"
+
+
+def test_merge_keeps_the_head_of_another_task(
+    make: Make, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, rows = make("run/task", preset="lora"), tmp_path / "rows.jsonl"
+    about = {"kind": "classify", "config": {"labels": ["a", "b"]}, "calibration": {}}
+    loaded, kind = load_model(str(tiny_bert)), kind_of("classify")
+    head = kind.build(parse(kind.config, about["config"], where="the test"), loaded).head(loaded.model)
+    torch.manual_seed(1)
+    weights = {name: torch.randn(value.shape) for name, value in head.state_dict().items()}
+    write_safetensors(ours / "model_head.safetensors", weights)
+    (ours / "head_config.json").write_text(json.dumps(about))
+    rows.write_text('{"text": "one two"}\n{"text": "three"}\n')
+    done = printed(capsys, "merge", tmp_path / "run", tmp_path / "merged")
+    assert done["transformers_class"] == "AutoModel"
+    assert "classify head is beside the model" in done["notes"][0]
+    answers = [list(predict(find_task(tmp_path / name), Source(path=rows))) for name in ("run", "merged")]
+    assert answers[1] == [{**one, "probability": pytest.approx(one["probability"], abs=1e-4)} for one in answers[0]]
 
 
 @pytest.mark.parametrize("preset", ["lora", "double_seq_bn", "prefix_tuning_flat", "loreft", "unipelt"])

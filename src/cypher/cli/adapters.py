@@ -143,16 +143,19 @@ def average(
 def merge(source: Source, out: Out, model: ModelOption = None, json: JsonOption = False) -> None:
     """Fold an adapter into its model and write a folder that transformers loads.
 
-    A reader becomes one model for question answering, head and all.
+    A reader becomes one model for question answering, head and all. Another task's head is kept beside the model, for
+    cypher evaluate and cypher predict.
     """
     from cypher.tasks.find_reader import find_adapter
 
     folder = find_adapter(source)
     from cypher.tasks.reader_folder import merge_reader
 
-    loader = merge_reader(folder, out, model_name=model)
+    done = merge_reader(folder, out, model_name=model)
     if json:
-        print_json({"path": out.absolute(), "transformers_class": loader})
+        print_json({"path": out.absolute(), "transformers_class": done.transformers_class, "notes": list(done.notes)})
     else:
-        note(f"load it with transformers.{loader}.from_pretrained({str(out)!r})")
+        for line in done.notes:
+            note(line)
+        note(f"load it with transformers.{done.transformers_class}.from_pretrained({str(out)!r})")
         print(out)

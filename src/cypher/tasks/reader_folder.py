@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,16 +138,29 @@ def export_reader(reader: SpanReader, folder: Path) -> None:
     write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
 
 
-def merge_reader(folder: Path, out: Path, *, model_name: str | None = None) -> str:
-    """Fold an adapter, with its head if it is a reader, into its model and write that for transformers.
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """What was written.
+
+    Args:
+        transformers_class: That loads it.
+        notes: What became of the head.
+    """
+
+    transformers_class: str
+    notes: tuple[str, ...] = ()
+
+
+def merge_reader(folder: Path, out: Path, *, model_name: str | None = None) -> Merged:
+    """Fold an adapter into its model and write that for transformers, with its head.
+
+    A reader's head becomes part of the model. transformers has none like those of other tasks: they are written beside
+    the model, where :func:`cypher.tasks.task_folder.load_task` finds them. Heads of AdapterHub's library are left out.
 
     Args:
         folder: Of a reader, or of an adapter of either format.
         out: New or empty.
         model_name: Another name or folder of the model an adapter without a head was trained on.
-
-    Returns:
-        The class of transformers that loads it.
 
     Raises:
         ConfigError: ``out`` has files.
@@ -155,9 +169,19 @@ def merge_reader(folder: Path, out: Path, *, model_name: str | None = None) -> s
     contents = describe(folder)
     if contents.format == OURS and contents.head in _READER_HEADS:
         export_reader(load_reader(folder), out)
-        return "AutoModelForQuestionAnswering"
+        return Merged(transformers_class="AutoModelForQuestionAnswering")
     merge_folder(folder, out, model_name=model_name)
-    return "AutoModel"
+    if contents.head is None:
+        return Merged(transformers_class="AutoModel")
+    if contents.format != OURS:
+        note = f"the {contents.head} head is left out: heads of AdapterHub's library are not merged"
+        return Merged(transformers_class="AutoModel", notes=(note,))
+    for name in ("model_head.safetensors", "head_config.json"):
+        shutil.copyfile(folder / name, out / name)
+    note = (
+        f"the {contents.head} head is beside the model: cypher evaluate and predict read both, transformers the model"
+    )
+    return Merged(transformers_class="AutoModel", notes=(note,))
 
 
 def convert_reader(

@@ -99,7 +99,9 @@ def load_task(folder: Path, *, offline: bool | None = None) -> TrainedTask:
         loaded = load_model(model_of(folder), offline=offline)
         load_adapter(folder, loaded.model)
     else:
-        loaded = load_model(str(folder / "model"), offline=offline)
+        # Beside the head where an adapter was merged, so that transformers loads the same folder.
+        whole = folder if (folder / "config.json").exists() else folder / "model"
+        loaded = load_model(str(whole), offline=offline)
     task = kind.build(config, loaded)
     head = task.head(loaded.model)
     try:
