@@ -83,7 +83,7 @@ def batch_refusals(
             needed=f"a multiple of {parts}",
             change=f"set train.batch_size to {-(-batch_size // parts) * parts}",
         )
-    if whole_batch and parts > 1:
+    if whole_batch and (parts := plan.dp * plan.pipeline_microbatches) > 1:
         yield ConfigError(
             f"a task that compares the rows of a batch with each other, cut into {parts} parts ({plan})",
             needed="the batch in one piece: cut, each row would have fewer others",
