@@ -3,8 +3,7 @@
 The files are those of ``torch.distributed.checkpoint`` in safetensors: each holds pieces of tensors, and says in its
 header where in the whole tensor a piece begins. Which process writes what is planned by its ``DefaultSavePlanner``
 (what several processes hold is written once), what a process needs from which file by its ``DefaultLoadPlanner``.
-Nothing is pickled, nothing unpickled. ``checkpoint.json`` comes last: what the run wants remembered, and the size of
-each file.
+Nothing is pickled. ``checkpoint.json`` comes last: what the run wants remembered, and the size of each file.
 
 Writing is :func:`cypher.hub.weights.write_safetensors`: ``HuggingFaceStorageWriter`` puts a file together in memory
 first, which takes six times as long, and refuses tensors that are not contiguous. Either's files are read by either.
@@ -205,8 +204,8 @@ class Stored:
     def _read(self, tensors: Mapping[str, Tensor]) -> None:
         for key, tensor in tensors.items():
             kept = self._kept[key].size, self._kept[key].properties.dtype
-            if kept != (tensor.shape, tensor.dtype):
-                found, own = (f"{tuple(size)} in {dtype}" for size, dtype in (kept, (tensor.shape, tensor.dtype)))
+            if kept != (asked := (tensor.shape, tensor.dtype)):
+                found, own = (f"{tuple(size)} in {dtype}" for size, dtype in (kept, asked))
                 raise self._does_not_fit(f"{key} is {found}, not {own}")
         planner = DefaultLoadPlanner(flatten_state_dict=False)
         try:
@@ -228,15 +227,14 @@ def load(folder: Path, tensors: Mapping[str, Tensor], world: World) -> dict[str,
 
     Args:
         folder: Of the checkpoint.
-        tensors: Of this process, whole or divided in any way; overwritten. Those of all processes together are those of
-            the checkpoint.
+        tensors: As of :meth:`Stored.fill`.
         world: All processes, of any plan.
 
     Returns:
         What was remembered beside them.
 
     Raises:
-        ModelError: The checkpoint is not whole, or of another model; the same in every process.
+        ModelError: It is not whole, or of another model; the same in every process.
     """
     stored = Stored(folder, world)
     stored.fill(tensors)
@@ -259,11 +257,11 @@ def _partial(folder: Path) -> Path | None:
     """A new folder to write into, hidden beside its place; none where the checkpoint is there already."""
     if folder.exists():  # replacing it would leave a moment without any
         return None
-    partial = folder.with_name(f".{folder.name}")
     with writing(folder.parent, kind=DataError, otherwise=_OTHER_FOLDER):
+        partial = folder.with_name(f".{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-    return partial
+        return partial
 
 
 def _planned(tensors: Mapping[str, Tensor], world: World) -> tuple[dict[str, Tensor], dict[str, dict[str, list[int]]]]:

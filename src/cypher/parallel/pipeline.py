@@ -38,6 +38,7 @@ from cypher.parallel.penalise import penalise
 from cypher.parallel.relay import Relayed, relaying
 from cypher.parallel.replicate import divided_optimiser
 from cypher.parallel.rows import join_rows, own_rows
+from cypher.parallel.shard import divided_again
 from cypher.parallel.stages import (
     Boundary,
     Capacity,
@@ -315,7 +316,7 @@ class PipelineEngine(Engine):
 
         for module, stage in zip(self.modules, self.stages, strict=True):
             work = _inside(module if divides else stage, work)
-        with one_at_a_time():
+        with one_at_a_time(), divided_again(self.modules):
             found = work()
         return found if divides else join_rows(found, len(rows), self.world)
 

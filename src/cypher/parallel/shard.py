@@ -13,13 +13,14 @@ forward, stays whole: attached parts alone are such, and small.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 
 from cypher.layers.penalty import Penalised
 from cypher.parallel.world import World
@@ -48,6 +49,22 @@ def shard(module: nn.Module, blocks: Sequence[nn.Module], world: World) -> list[
         )
     fully_shard(module, mesh=_mesh(world), reshard_after_forward=False, offload_policy=policy, ignored_params=ignored)
     return whole
+
+
+@contextmanager
+def divided_again(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Divide again, after the block, what forwards in it have gathered: otherwise it stays whole until a backward.
+
+    Args:
+        modules: Given to :func:`shard`; others are left alone.
+    """
+    try:
+        yield
+    finally:
+        for module in modules:
+            for part in module.modules():
+                if isinstance(part, FSDPModule):
+                    part.reshard()
 
 
 @torch.no_grad()

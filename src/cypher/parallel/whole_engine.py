@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from cypher.data.batch_workers import one_at_a_time
@@ -18,6 +17,7 @@ from cypher.parallel.engine import Engine, Objective, Portion, Predict
 from cypher.parallel.penalise import penalise
 from cypher.parallel.replicate import divided_optimiser
 from cypher.parallel.rows import join_rows, own_rows
+from cypher.parallel.shard import divided_again
 from cypher.parallel.world import World
 
 
@@ -83,18 +83,9 @@ class WholeEngine(Engine):
 
     def predict(self, predict: Predict, rows: Sequence[Any]) -> list[Any]:
         """As in :class:`Engine`: copies that hold everything divide the rows, others look at all of them together."""
-        with one_at_a_time():
+        with one_at_a_time(), divided_again([self.working]):
             if not isinstance(self.working, DistributedDataParallel):
-                try:
-                    together: list[Any] = self.working(lambda headed: predict(headed, rows))
-                    return together
-                finally:
-                    self._divide_again()
+                together: list[Any] = self.working(lambda headed: predict(headed, rows))
+                return together
             found = predict(self.headed, own_rows(rows, self.world))
             return join_rows(found, len(rows), self.world)
-
-    def _divide_again(self) -> None:
-        """What FSDP gathered for a forward stays whole until a backward, which here does not come."""
-        for module in self.working.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()

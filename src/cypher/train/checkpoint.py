@@ -20,6 +20,7 @@ from cypher.parallel.checkpoint import Saving, Stored
 from cypher.parallel.engine import Engine
 from cypher.parallel.gather import fill
 from cypher.parallel.optimiser_state import fresh_optimiser_tensors, optimiser_tensors
+from cypher.parallel.together import together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Position:
 
 
 def load_trained(engine: Engine, path: Path) -> None:
-    """Copy trained parameters back from a file.
+    """Copy trained parameters back from a file; all processes of the engine must call it.
 
     Args:
         engine: With the same adapter and head; its trained parameters are overwritten.
@@ -53,9 +54,14 @@ def load_trained(engine: Engine, path: Path) -> None:
     Raises:
         ModelError: The file is of another model or adapter.
     """
-    saved, own = read_safetensors(path), engine.named_parameters()
-    if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in own.items()}:
-        different = sorted(set(saved) ^ set(own))[:3] or ["shapes differ"]
+    own = engine.named_parameters()
+    saved = read_safetensors(path)
+    # A stage of a pipeline has some of the parameters; all stages together have all of them.
+    parts = together(engine.world, lambda: {name: value.shape for name, value in own.items()})
+    wanted = {name: shape for part in parts for name, shape in part.items()}
+    found = {name: value.shape for name, value in saved.items()}
+    if found != wanted:
+        different = sorted(found.keys() ^ wanted.keys())[:3] or ["shapes differ"]
         raise ModelError(f"{path} does not fit this recipe ({', '.join(different)})", change="choose another run name")
     fill(own, saved)
 
