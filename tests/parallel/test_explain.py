@@ -26,7 +26,10 @@ from cypher.parallel.holding import blocks_by_rank
 from cypher.parallel.parallelise import parallelise
 from cypher.parallel.world import joined
 
-PLANS = ["dp=2", "dp=2,zero=1", "dp=2,zero=2", "dp=2,zero=3", "dp=4,zero=1", "dp=4,zero=3", "dp=4,zero=3,replicas=2"]
+PLANS = [
+    *("dp=2", "dp=2,zero=1", "dp=2,zero=2", "dp=2,zero=3", "dp=4,zero=1", "dp=4,zero=3", "dp=4,zero=3,replicas=2"),
+    *("pp=2", "pp=2,schedule=interleaved", "pp=2,schedule=dualpipe_v", "pp=4", "dp=2,pp=2,zero=1", "dp=2,pp=2,zero=3"),
+]
 
 
 def meta(family: str) -> HeadedModel:

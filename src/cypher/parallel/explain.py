@@ -6,7 +6,6 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cypher.config import ParallelPlan
-from cypher.config.parallel import V_SHAPED
 from cypher.models.headed import HeadedModel
 from cypher.parallel.activations import BlockProfile, Workload, activation_bytes, profile
 from cypher.parallel.holding import Part, blocks_by_rank, fullest_optimiser, parts_by_rank
@@ -109,7 +108,7 @@ class Explainer:
     @staticmethod
     def _divided(plan: ParallelPlan) -> Hashable:
         """What parts depend on."""
-        return plan.tp, plan.pp, plan.stages_per_rank, plan.schedule in V_SHAPED
+        return plan.tp, plan.pp, plan.stages_per_rank, plan.is_v_shaped
 
     def _weights(self, plan: ParallelPlan, parts: Sequence[Part]) -> Held:
         frozen_width = WIDE if self.work is None else self.work.number
