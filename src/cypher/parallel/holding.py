@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cypher.config import ParallelPlan
-from cypher.layers.attention import FullAttention
-from cypher.layers.embedding import Embedding
-from cypher.layers.feed_forward import FeedForward, GatedFeedForward
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Model
+from cypher.parallel.exchange import share_of
 from cypher.parallel.stages import cut, parts_of, stages_of
+from cypher.parallel.tensor_plan import Cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +43,15 @@ class Part:
         return (self.name.split(".", 1)[0], self.row > 1)
 
 
-def parts_by_rank(headed: HeadedModel, plan: ParallelPlan) -> list[list[Part]]:
+def parts_by_rank(headed: HeadedModel, plan: ParallelPlan, cuts: Mapping[str, Cut]) -> list[list[Part]]:
     """Parts of each process along the ``pp`` axis.
 
     Args:
         headed: The undivided model and its head.
         plan: Its ``tp``, ``pp`` and schedule.
+        cuts: Of :func:`cypher.parallel.tensor_plan.cuts_of`, which depend on no plan.
     """
-    cuts, found = _cuts(headed), []
+    found = []
     stretches = cut(len(list(headed.model.blocks())), plan.stages)
     for rank in range(plan.pp):
         needed = set().union(*(parts_of(headed, stretches[stage]) for stage in stages_of(plan, rank)))
@@ -60,9 +60,9 @@ def parts_by_rank(headed: HeadedModel, plan: ParallelPlan) -> list[list[Part]]:
             if plan.pp > 1 and not _is_in(name, needed):
                 continue
             shape = list(parameter.shape) or [1]
-            dim = cuts.get(name)
+            dim = cuts[name].dim
             if dim is not None:
-                shape[dim] = -(-shape[dim] // plan.tp)
+                _, shape[dim] = share_of(shape[dim], plan.tp, 0)
             parts.append(
                 Part(
                     name=name,
@@ -116,24 +116,3 @@ def _is_in(name: str, modules: set[str]) -> bool:
             return True
         name = name.rpartition(".")[0]
     return False
-
-
-def _cuts(headed: HeadedModel) -> dict[str, int]:
-    """Dim along which ``tp`` cuts a parameter, by its name."""
-    found: dict[str, int] = {}
-    for name, module in headed.named_modules():
-        columns: Sequence[str] = ()
-        rows: Sequence[str] = ()
-        if isinstance(module, FullAttention):
-            columns, rows = ("query", "key", "value"), ("output",)
-        elif isinstance(module, GatedFeedForward):
-            columns, rows = ("gate", "up"), ("down",)
-        elif isinstance(module, FeedForward):
-            columns, rows = ("up",), ("down",)
-        elif (isinstance(module, Embedding) and name.endswith("token")) or name == "model.output":
-            found[f"{name}.weight"] = 0
-        for column in columns:
-            found |= {f"{name}.{column}.weight": 0, f"{name}.{column}.bias": 0}
-        for row in rows:
-            found[f"{name}.{row}.weight"] = 1
-    return found

@@ -11,10 +11,11 @@ from cypher.config.parallel import Schedule, Zero
 from cypher.errors import ConfigError
 from cypher.models.headed import HeadedModel
 from cypher.models.model import LanguageHead
+from cypher.parallel import tensor_plan
 from cypher.parallel.activations import Workload
 from cypher.parallel.cost import Machine, Wire, bubble, operations, step_seconds, wire
 from cypher.parallel.explain import Explainer, Held
-from cypher.parallel.validate import batch_refusals, pipeline_refusals, tensor_refusals
+from cypher.parallel.validate import batch_refusals, pipeline_refusals
 
 FACTORS = (2, 4, 8)
 """Micro-batches of the pipelines that are looked at, by processes of the pipeline."""
@@ -75,7 +76,7 @@ def possible_plans(headed: HeadedModel, world: int, work: Workload) -> Iterator[
     """Every plan for a number of processes that :mod:`cypher.parallel.validate` lets pass, but for offload."""
     n_blocks = len(list(headed.model.blocks()))
     for tp in _divisors(world):
-        if any(tensor_refusals(ParallelPlan(tp=tp), headed.model)):
+        if tensor_plan.refusals(headed.model, ParallelPlan(tp=tp)):
             continue
         for pp in _divisors(world // tp):
             for values in _variants(dp=world // tp // pp, tp=tp, pp=pp):
