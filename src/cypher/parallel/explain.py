@@ -6,10 +6,10 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cypher.config import ParallelPlan
-from cypher.config.parallel import V_SHAPED
 from cypher.models.headed import HeadedModel
 from cypher.parallel.activations import BlockProfile, Workload, activation_bytes, profile
 from cypher.parallel.holding import Part, blocks_by_rank, fullest_optimiser, parts_by_rank
+from cypher.parallel.tensor_plan import cuts_of
 
 WIDE = 4
 """Bytes of a number in fp32, in which everything trained is kept: weights, gradients and both moments."""
@@ -78,6 +78,7 @@ class Explainer:
     def __init__(self, headed: HeadedModel, work: Workload | None = None) -> None:
         self.headed, self.work = headed, work
         self._profiles = {name: profile(block, headed.model.width) for name, block in headed.model.blocks()}
+        self._cuts = cuts_of(headed)
         self._parts: dict[Hashable, list[list[Part]]] = {}
         self._held: dict[Hashable, list[Held]] = {}
 
@@ -85,7 +86,7 @@ class Explainer:
         """Parts of each process along the ``pp`` axis."""
         key = self._divided(plan)
         if key not in self._parts:
-            self._parts[key] = parts_by_rank(self.headed, plan)
+            self._parts[key] = parts_by_rank(self.headed, plan, self._cuts)
         return self._parts[key]
 
     def blocks(self, plan: ParallelPlan) -> list[list[BlockProfile]]:
@@ -109,7 +110,7 @@ class Explainer:
     @staticmethod
     def _divided(plan: ParallelPlan) -> Hashable:
         """What parts depend on."""
-        return plan.tp, plan.pp, plan.stages_per_rank, plan.schedule in V_SHAPED
+        return plan.tp, plan.pp, plan.stages_per_rank, plan.is_v_shaped
 
     def _weights(self, plan: ParallelPlan, parts: Sequence[Part]) -> Held:
         frozen_width = WIDE if self.work is None else self.work.number

@@ -10,11 +10,12 @@ from cypher.config import ParallelPlan
 from cypher.config.parallel import Schedule, Zero
 from cypher.errors import ConfigError
 from cypher.models.headed import HeadedModel
+from cypher.models.model import LanguageHead
+from cypher.parallel import tensor_plan
 from cypher.parallel.activations import Workload
 from cypher.parallel.cost import Machine, Wire, bubble, operations, step_seconds, wire
 from cypher.parallel.explain import Explainer, Held
-from cypher.parallel.holding import is_head_over_vocabulary, rank_of_head
-from cypher.parallel.validate import batch_refusals, pipeline_refusals, tensor_refusals
+from cypher.parallel.validate import batch_refusals, pipeline_refusals
 
 FACTORS = (2, 4, 8)
 """Micro-batches of the pipelines that are looked at, by processes of the pipeline."""
@@ -75,7 +76,7 @@ def possible_plans(headed: HeadedModel, world: int, work: Workload) -> Iterator[
     """Every plan for a number of processes that :mod:`cypher.parallel.validate` lets pass, but for offload."""
     n_blocks = len(list(headed.model.blocks()))
     for tp in _divisors(world):
-        if any(tensor_refusals(ParallelPlan(tp=tp), headed.model)):
+        if tensor_plan.refusals(headed.model, ParallelPlan(tp=tp)):
             continue
         for pp in _divisors(world // tp):
             for values in _variants(dp=world // tp // pp, tp=tp, pp=pp):
@@ -112,11 +113,10 @@ def _estimate(plan: ParallelPlan, explainer: Explainer, work: Workload, machine:
     headed = explainer.headed
     held = explainer.explain(plan).worst
     parts, blocks = explainer.parts(plan), explainer.blocks(plan)
-    vocabulary = len(headed.model.token_vectors()) if is_head_over_vocabulary(headed) else 0
-    segments = len(headed.model.segments)
+    vocabulary = len(headed.model.token_vectors()) if isinstance(headed.head, LanguageHead) else 0
+    segments, last = len(headed.model.segments), 0 if plan.is_v_shaped else plan.pp - 1
     numbers = max(
-        operations(plan, blocks[rank], work, vocabulary=vocabulary if rank == rank_of_head(plan) else 0)
-        for rank in range(plan.pp)
+        operations(plan, blocks[rank], work, vocabulary=vocabulary if rank == last else 0) for rank in range(plan.pp)
     )
     sent = max(
         (wire(plan, parts[rank], blocks[rank], work, segments=segments, rank=rank) for rank in range(plan.pp)),

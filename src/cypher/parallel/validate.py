@@ -9,9 +9,8 @@ from collections.abc import Iterator
 
 from cypher.config import ParallelPlan
 from cypher.errors import ConfigError
-from cypher.layers.attention import FullAttention
-from cypher.layers.feed_forward import FeedForward, GatedFeedForward
 from cypher.models.model import Model
+from cypher.parallel import tensor_plan
 
 
 def validate(
@@ -34,7 +33,7 @@ def validate(
         ...     validate(ParallelPlan(tp=3), preset_model("bert-large"), batch_size=8)
         ... except ConfigError as error:
         ...     print(error)
-        n_heads = 16 with tp = 3: needs a number that 3 divides; set parallel.tp to 2, 4, 8 or 16
+        n_heads = 16 with tp = 3: needs a number that 3 divides
     """
     found = refusals(
         plan, model, batch_size=batch_size, accumulation=accumulation, whole_model=whole_model, whole_batch=whole_batch
@@ -64,7 +63,7 @@ def refusals(
     """
     return [
         *batch_refusals(plan, batch_size, accumulation, whole_batch=whole_batch),
-        *tensor_refusals(plan, model),
+        *tensor_plan.refusals(model, plan),
         *pipeline_refusals(plan, len(list(model.blocks())), whole_model=whole_model),
     ]
 
@@ -88,34 +87,6 @@ def batch_refusals(
             f"a task that compares the rows of a batch with each other, cut into {parts} parts ({plan})",
             needed="the batch in one piece: cut, each row would have fewer others",
             change="set parallel.dp and parallel.pp to 1",
-        )
-
-
-def tensor_refusals(plan: ParallelPlan, model: Model) -> Iterator[ConfigError]:
-    """Whether ``tp`` cuts what must not be cut unevenly; arguments as in :func:`refusals`."""
-    if plan.tp == 1:
-        return
-    numbers: dict[str, int] = {}
-    for module in model.modules():
-        if isinstance(module, FullAttention):
-            numbers["n_heads"] = module.n_heads
-            numbers["n_key_value_heads"] = module.n_key_value_heads
-        elif isinstance(module, (FeedForward, GatedFeedForward)):
-            numbers["inner_width"] = module.up.out_features
-    for name, number in numbers.items():
-        if number % plan.tp:
-            yield ConfigError(
-                f"{name} = {number} with tp = {plan.tp}",
-                needed=f"a number that {plan.tp} divides",
-                change=f"set parallel.tp to {_listed(_divisors(number))}",
-            )
-    vocabulary = len(model.token_vectors())
-    each = -(-vocabulary // plan.tp)
-    if each * (plan.tp - 1) >= vocabulary:
-        yield ConfigError(
-            f"a vocabulary of {vocabulary} with tp = {plan.tp}",
-            needed=f"tokens for each process: parts of {each} leave none for the last",
-            change="lower parallel.tp",
         )
 
 
@@ -156,12 +127,3 @@ def pipeline_refusals(plan: ParallelPlan, n_blocks: int, *, whole_model: bool = 
             needed=f"a multiple of its {rounds} rounds",
             change=f"set parallel.microbatches to {rounds * plan.pp}",
         )
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(2, number + 1) if number % divisor == 0]
-
-
-def _listed(numbers: list[int]) -> str:
-    *most, last = map(str, numbers)
-    return f"{', '.join(most)} or {last}" if most else last
