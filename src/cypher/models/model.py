@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cypher.config import InferencePrecision
 from cypher.data.batch import Inputs
-from cypher.layers.attention import BlockContext, FullAttention
+from cypher.layers.attention import BlockContext, FullAttention, RowCopies
 from cypher.layers.block import BlockOutput
 from cypher.layers.feed_forward import FeedForward, GatedFeedForward
 from cypher.layers.linear import Linear
@@ -219,15 +219,14 @@ class Model(nn.Module, ABC):
             remembered = state if name in self.remembers else None
             for number, block in cast(nn.ModuleDict, segment).items():
                 place = f"{name}.{number}"
-                hidden, context = copying.before(place, hidden, context)
                 layer = None if remembered is None else remembered.layer(place)
                 with following(copying.route_in(place)):
-                    output: BlockOutput = block(hidden, context, layer)
-                hidden = output.hidden
+                    output: BlockOutput = block(hidden, copying.before(place, context), layer)
+                hidden, context = output.hidden, copying.behind(place, context)
                 losses.update(output.losses)
             hidden = self.leave(name, hidden)
         assert hidden is not None and context is not None, "a model has a segment"  # noqa: PT018
-        hidden, context = copying.before(None, hidden, context)
+        hidden, context = copying.at_last(hidden, context)
         mask = context.attention_mask[:, -hidden.shape[1] :]
         if state is not None and self.remembers:
             state.end_step(mask)
@@ -258,15 +257,16 @@ class _Copying:
         arrangement = model.arrangement
         self.inputs, self.copies, self._flow = inputs, 1, None if arrangement is None else arrangement.flow
         self._is_arranged = arrangement is not None
-        self._skipped, self._wanted, self._copied_at = frozenset[str](), 1, None
+        self._skipped, self._wanted = frozenset[str](), 1
+        self._block, self._part = "", ""
         if arrangement is None:
             return
         self._skipped = arrangement.skipped | (model.dropped if model.training else frozenset())
         self._wanted = arrangement.copies
-        self._copied_at = arrangement.copied_at(self._skipped)
+        self._block, self._part = arrangement.copied_at(self._skipped) or ("", "")
         if state is not None and state.length:
             self.copies = self._wanted  # what is given follows the rows that the first step has copied
-        elif state is not None or self._copied_at == "embedding":
+        elif state is not None or self._block == "embedding":
             self._copy()
 
     def _copy(self) -> None:
@@ -281,9 +281,22 @@ class _Copying:
         """Of one block, which may leave its parts out."""
         return Route(flow=None) if block in self._skipped else self.route
 
-    def before(self, block: str | None, hidden: Tensor, context: BlockContext) -> Entered:
-        """Hidden states and context of a block, copied where it is the first that needs it; ``None``: of a head."""
-        if self.copies == self._wanted or block not in (self._copied_at, None):
+    def before(self, block: str, context: BlockContext) -> BlockContext:
+        """What a block is given, which copies the rows itself where it is the first that needs them."""
+        if self.copies == self._wanted or block != self._block:
+            return context
+        return replace(context, copying=RowCopies(self._part, self._wanted))
+
+    def behind(self, block: str, context: BlockContext) -> BlockContext:
+        """The context of the rows that a block has made."""
+        if self.copies == self._wanted or block != self._block:
+            return context
+        self._copy()
+        return context.copied(self.copies)
+
+    def at_last(self, hidden: Tensor, context: BlockContext) -> Entered:
+        """Behind the last block: a head has rows for every child, even if no block needed them."""
+        if self.copies == self._wanted:
             return Entered(hidden, context)
         self._copy()
         return Entered(torch.cat([hidden] * self.copies), context.copied(self.copies))
