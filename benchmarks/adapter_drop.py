@@ -1,8 +1,10 @@
 """Eight adapters at once beside eight passes, and what leaving adapters out of lower blocks saves.
 
-A BERT of six blocks of width 384 with bottlenecks (seq_bn), random weights, fp32. ``parallel`` is how many times as
-fast one pass through Parallel of eight is as a pass through each, by length of a row and by blocks whose adapters are
-left out; ``step`` and ``forward`` are times without the adapters of the first blocks, over times with all.
+A BERT of six blocks of width 384 with bottlenecks (seq_bn), random weights. ``parallel`` is how many times as fast one
+pass through Parallel of eight is as a pass through each, both with all weights laid out for inference in
+``--precision``, by rows, by their tokens and by blocks whose adapters are left out; ``bound`` is what counting blocks
+allows where a block costs the same in both. ``step`` and ``forward`` are times without the adapters of the first
+blocks, over times with all, in fp32.
 
 Example: python benchmarks/adapter_drop.py
 """
@@ -12,7 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -25,6 +28,7 @@ from cypher.adapters.composition import Parallel
 from cypher.adapters.methods import adapter_of
 from cypher.config import adapter_config
 from cypher.data.batch import Inputs
+from cypher.layers.route import Arrangement
 from cypher.models.bert import Bert, BertConfig
 
 BLOCKS, ADAPTERS = 6, 8
@@ -60,27 +64,38 @@ def in_turn(works: dict[Any, Callable[[], object]], pairs: int) -> dict[Any, flo
 def parallel(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One pass through all beside a pass through each."""
     model, names = made(ADAPTERS), [f"a{number}" for number in range(ADAPTERS)]
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    model.prepare_training(torch.float32)  # nothing is trained: all is laid out for the processor
+    model.pack(options.precision)
     told = []
-    for seq in (16, 64, 128):
+    for batch, seq in ((1, 16), (1, 32), (1, 64), (1, 128), (8, 128)):
         for skipped in (0, 3, 5):
-            given = rows(1, seq)
+            given = rows(batch, seq)
+            # What is followed is made beforehand: only passes are timed.
+            ways = []
+            for tree in (Parallel(*names), *names):
+                activate(model, tree, skipped_layers=range(skipped))
+                ways.append(model.arrangement)
 
-            def together(given: Inputs = given, skipped: int = skipped) -> None:
-                activate(model, Parallel(*names), skipped_layers=range(skipped))
-                model(given)
-
-            def each(given: Inputs = given, skipped: int = skipped) -> None:
-                for name in names:
-                    activate(model, name, skipped_layers=range(skipped))
+            def pass_through(chosen: Sequence[Arrangement | None], given: Inputs = given) -> None:
+                for model.arrangement in chosen:
                     model(given)
 
+            works = {"together": ways[:1], "each": ways[1:]}
             with torch.inference_mode():
-                seconds = in_turn({"together": together, "each": each}, options.pairs)
-            ratio = round(seconds["each"] / seconds["together"], 2)
-            told.append({"tokens": seq, "blocks_without": skipped, "ratio": ratio})
+                seconds = in_turn(
+                    {name: partial(pass_through, chosen) for name, chosen in works.items()}, options.pairs
+                )
+            # The block with the first adapter runs once up to it, which is nearly its end.
+            once = skipped + 1
+            told.append(
+                {
+                    "rows": batch,
+                    "tokens": seq,
+                    "blocks_without": skipped,
+                    "ratio": round(seconds["each"] / seconds["together"], 2),
+                    "bound": round(ADAPTERS * BLOCKS / (once + ADAPTERS * (BLOCKS - once)), 2),
+                    "ms": round(1000 * seconds["together"], 1),
+                }
+            )
     return told
 
 
@@ -121,9 +136,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5, help="counted runs of each (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="(default 2)")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of parallel (default bf16)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    told = {"benchmark": "adapter_drop", "parallel": parallel(options), "dropped": dropped(options)}
+    told = {
+        "benchmark": "adapter_drop",
+        "precision": options.precision,
+        "parallel": parallel(options),
+        "dropped": dropped(options),
+    }
     print(json.dumps({**told, "threads": options.threads, "torch": torch.__version__, "flags": cpu_flags()}))
 
 

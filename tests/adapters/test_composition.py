@@ -31,10 +31,11 @@ from cypher.adapters.fusion import (
     remove_fusion,
 )
 from cypher.adapters.methods import adapter_of
-from cypher.config import FusionConfig, adapter_config
+from cypher.config import FusionConfig, InferencePrecision, adapter_config
 from cypher.data.batch import Inputs
 from cypher.decode.greedy import greedy
 from cypher.errors import ConfigError, ModelError
+from cypher.layers.kernels import int8_is_exact
 from cypher.layers.penalty import penalty_of
 from cypher.layers.sites import JoinSite
 from cypher.layers.state import State
@@ -177,9 +178,50 @@ def test_what_comes_before_the_first_difference_runs_once(
     seen: list[int] = []
     for part in (first.attention, first.cross_attention, first.feedforward):
         if part is not None:
-            part.register_forward_hook(lambda _part, _given, made: seen.append(len(made[0] if len(made) == 2 else made)))
+            part.register_forward_hook(
+                lambda _part, _given, made: seen.append(len(made[0] if len(made) == 2 else made))
+            )
     close(through(model, Parallel(*NAMES), given), alone)
     assert tuple(seen) == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("preset", ["seq_bn", "double_seq_bn", "par_bn", "scaled_par_bn", "compacter"])
+def test_packed_plugs_side_by_side_are_each_by_itself(preset: str, precision: InferencePrecision) -> None:
+    if precision == "int8" and not int8_is_exact():
+        pytest.skip("this machine has no 8-bit products")
+    model, given = build("bert"), inputs("bert")
+    for seed, name in enumerate(NAMES):
+        adapter_of(adapter_config({"preset": preset, "reduction_factor": 4})).attach(model, name)
+        randomise(model, name, seed=seed)
+    model.pack(precision)
+    alone = torch.cat([through(model, name, given) for name in NAMES])
+    tolerance = 2e-5 if precision == "fp32" else 0.1
+    for tree, expected in ((Parallel(*NAMES), alone), (Parallel("b", "a"), torch.cat([alone[3:6], alone[:3]]))):
+        torch.testing.assert_close(through(model, tree, given), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_bottlenecks_of_other_sizes_go_one_by_one() -> None:
+    model, given = build("bert"), inputs("bert")
+    for factor, name in enumerate(NAMES, start=2):
+        adapter_of(adapter_config({"preset": "seq_bn", "reduction_factor": factor})).attach(model, name)
+        randomise(model, name, seed=factor)
+    alone = torch.cat([through(model, name, given) for name in NAMES])
+    close(through(model, Parallel(*NAMES), given), alone)
+
+
+def test_bottlenecks_side_by_side_learn_as_each_by_itself() -> None:
+    model, given = with_adapters("seq_bn", "bert"), inputs("bert")
+    parameters = [value for name in NAMES for value in Adapter.parameters_of(model, name).values()]
+    weights = torch.arange(9.0).view(9, 1, 1)
+    activate(model, Parallel(*NAMES))
+    together = torch.autograd.grad((model(given).hidden * weights).sum(), parameters)
+    total = torch.zeros(())
+    for place, name in enumerate(NAMES):
+        activate(model, name)
+        total = total + (model(given).hidden * weights[3 * place : 3 * place + 3]).sum()
+    for found, expected in zip(together, torch.autograd.grad(total, parameters), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_rows_are_copied_behind_the_blocks_that_are_left_out() -> None:

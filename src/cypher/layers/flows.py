@@ -80,6 +80,11 @@ class ByRows(_Branching):
             raise ModelError(
                 f"a batch of {passage.batch} rows for {' + '.join(map(str, sizes))}", needed=f"{sum(sizes)} rows"
             )
+        names = [child.name for child in self.children if isinstance(child, One)]
+        if len(names) == len(self.children) and len(set(sizes)) == 1:
+            together = passage.together(names)
+            if together is not None:
+                return together
         ends = list(accumulate(sizes))
         return passage.with_rows_of(
             [

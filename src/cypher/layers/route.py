@@ -46,6 +46,10 @@ class Passage(ABC):
     def call(self, name: str) -> Tensors:
         """What the part of that name makes of what changes."""
 
+    def together(self, names: Sequence[str]) -> Passage | None:
+        """What several parts make of as many rows each, in order, in one go; ``None`` where no such way is known."""
+        return None
+
     def join_rows(self, changed: Sequence[Tensors]) -> Tensors:
         """What changes of several passages, one below the other."""
         return tuple(torch.cat(_present(column)) for column in zip(*changed, strict=True))
@@ -186,9 +190,9 @@ class Arrangement:
     Args:
         flow: Through the parts of every place.
         copies: Each row of the inputs stands so often below each other, for a child each (Parallel).
-        begins: Where the flow concerns something, in forward order: ``embedding``, and blocks by ``segment.number``, each
-            with the first of its parts that has some. Rows are copied in front of the first that is not skipped, so what
-            comes before runs once.
+        begins: Where the flow concerns something, in forward order: ``embedding``, and blocks by ``segment.number``,
+            each with the first of its parts that has some. Rows are copied in front of the first that is not skipped,
+            so what comes before runs once.
         skipped: Blocks whose parts are left out (AdapterDrop, Rücklé et al. 2021, arXiv 2010.11918).
         drop_in_training: In each training step the parts of the first 0 to so many blocks of every segment are left
             out, by a draw (section 3.1 of the same).
