@@ -180,6 +180,8 @@ class Fused(_Branching):
 
     def send(self, passage: Passage) -> Passage:
         """The update with what the fusion mixes."""
+        if not self.concerns(passage.parts):  # a place of what is stacked below the fusion
+            return passage
         assert isinstance(passage, JoinPassage), "parts of other places are refused before a forward"
         changes = [self._change(child, passage) for child in self.children if child.concerns(passage.parts)]
         # What the last one read is the query, as those who published fusions trained them.
