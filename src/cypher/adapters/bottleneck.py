@@ -104,10 +104,8 @@ class BottleneckPlug(FusiblePlug):
         given = self._given(update, residual, norm)
         rows = given.reshape(len(plugs), -1, given.shape[-1])
         inner = ADAPTER_ACTIVATIONS[self.activation](torch.baddbmm(stacked.down_bias, rows, stacked.down))
-        change = torch.baddbmm(stacked.up_bias, inner, stacked.up).view_as(given)
-        if self.scale != 1:
-            change = change * self.scale
-        return (update if self.residual == "update" else given) + self.dropout(change)
+        change: Tensor = self.dropout(torch.baddbmm(stacked.up_bias, inner, stacked.up).view_as(given) * self.scale)
+        return (update if self.residual == "update" else given) + change
 
     def _alike(self) -> tuple[object, ...] | None:
         """What plugs must have in common to go together; ``None`` if this one never does."""

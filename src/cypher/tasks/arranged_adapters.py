@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -182,8 +183,8 @@ def load_arrangement(folder: Path, loaded: LoadedModel) -> ArrangedAdapters:
     except (KeyError, TypeError, ConfigError) as error:
         raise ModelError(f"{folder / ARRANGEMENT} is no arrangement's ({first_line(error)})") from error
     frozen = {name: folder / ADAPTERS / name for name in names_of(tree)}
-    for name, path in frozen.items():
-        load_folder(describe(path), loaded, name=name)
+    for name, place in frozen.items():
+        load_folder(describe(place), loaded, name=name)
     for fuse in _fuses(tree):
         add_fusion(loaded.model, fuse, fusion)
         saved, own = read_safetensors(folder / _FUSION), fusion_parameters(loaded.model, fuse)
@@ -196,7 +197,7 @@ def load_arrangement(folder: Path, loaded: LoadedModel) -> ArrangedAdapters:
     return ArrangedAdapters(tree=tree, fusion=fusion, frozen=frozen)
 
 
-def _read(folder: Path) -> dict[str, object]:
+def _read(folder: Path) -> dict[str, Any]:
     about = read_json(folder / ARRANGEMENT)
     if missing := {"model_name", "composition", "fusion"} - set(about):
         raise ModelError(f"{folder / ARRANGEMENT} has no {min(missing)}", needed="what cypher train has written")
