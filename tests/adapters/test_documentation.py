@@ -1,4 +1,4 @@
-"""The examples of docs/adapters.md run as they stand, from top to bottom, and its recipes can be read."""
+"""The examples of docs/adapters.md run as they stand, from top to bottom."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
-from cypher.config import Recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "adapters.md"
 
@@ -19,10 +17,3 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     scope: dict[str, object] = {}
     for example in examples:
         exec(compile(example, str(PAGE), "exec"), scope)
-
-
-def test_the_recipes_can_be_read() -> None:
-    recipes = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    assert len(recipes) == 4
-    for recipe in recipes:
-        assert Recipe.from_toml(recipe).data.train

@@ -146,7 +146,7 @@ def test_only_what_is_new_is_trained(tmp_path: Path, tiny_bert: Path, data: Path
         assert any(marker in path for path in learnt)
 
 
-def test_blocks_are_left_out_in_training_alone(tmp_path: Path, tiny_bert: Path, data: Path, trained: Path) -> None:
+def test_a_step_of_training_leaves_blocks_out(tmp_path: Path, tiny_bert: Path, data: Path, trained: Path) -> None:
     plain = run_recipe(recipe(tiny_bert, data, SEQ_BN), folder=tmp_path / "plain")
     dropping = run_recipe(recipe(tiny_bert, data, arranged("drop", trained)), folder=tmp_path / "drop")
     learnt = [read_safetensors(run.folder / "best.safetensors") for run in (plain, dropping)]
