@@ -235,6 +235,7 @@ def test_what_cannot_work_is_refused_with_its_reason(
     about = json.loads((other / "adapter_config.json").read_text())
     (other / "adapter_config.json").write_text(json.dumps({**about, "model_name": "minilm"}))
     shutil.copytree(trained / "a", trained / "trained")
+    shutil.copytree(trained / "a", trained / "hollow", ignore=shutil.ignore_patterns("*.safetensors"))
     twice = json.dumps([str(trained / "a"), str(tmp_path / "elsewhere" / "a")])
     refused: list[tuple[str, type[CypherError], str]] = [
         (f"[arrangement]\nfuse = {twice}\n", ConfigError, "names an adapter 'a' by .*elsewhere.*under another name"),
@@ -242,6 +243,7 @@ def test_what_cannot_work_is_refused_with_its_reason(
         (fused(trained, "a", "wide"), ModelError, "is for width .*: needs an adapter for width"),
         (fused(trained, "a", "other"), ConfigError, "an adapter of minilm: needs one of .*the recipe's model"),
         (fused(trained, "a", "theirz"), ModelError, r"there is no adapter .*theirz; did you mean .*theirs\?"),
+        (fused(trained, "a", "hollow"), ModelError, "hollow has no adapter.safetensors"),
         (fused(trained, "a", "lora"), ConfigError, "fuse with 'lora': a fusion weighs what is added"),
         (fused(trained, "a", "b", more="drop_in_training = 9\n"), ConfigError, "at most 2, the model's blocks"),
         ("[adapter]\npreset = 'prompt_tuning'\n[arrangement]\ndrop_in_training = 1\n", ConfigError, "no block has a"),

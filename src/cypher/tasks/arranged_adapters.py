@@ -218,7 +218,10 @@ def _fuses(tree: Tree) -> list[Fuse]:
 
 def _name_of(given: str) -> str:
     """Of an adapter in the model: its run's or folder's, without what parameters may not be called."""
-    parts: Sequence[str] = Path(given.partition("@")[0] if "@" in given else given).expanduser().resolve().parts
+    path = Path(given).expanduser()
+    if not path.exists():  # on the hub, maybe with a revision
+        path = Path(given.partition("@")[0])
+    parts: Sequence[str] = path.resolve().parts
     name = parts[-2] if parts[-1] in ("task", "reader") and len(parts) > 1 else parts[-1]
     return re.sub(r"[^\w-]", "_", name)
 
@@ -229,8 +232,8 @@ def _check(contents: FolderContents, given: str, model_name: str) -> None:
         raise ConfigError(f"[arrangement] names {given}, an {contents.format}", needed="single adapters")
     if contents.has_pickles:
         raise ModelError(
-            f"{contents.path} holds a pickle, which can run code when read",
-            change=f"convert it where you trust it: cypher adapters convert {contents.path} OUT",
+            f"{contents.path} has no adapter.safetensors",
+            change=f"convert a pickle, where you trust it: cypher adapters convert {contents.path} OUT",
         )
     # AdapterHub's folders call a model by any of its names: those are told by their shapes alone.
     if contents.format == OURS and not _is_same(contents.model_name, model_name):
