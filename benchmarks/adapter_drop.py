@@ -2,7 +2,7 @@
 
 A BERT of six blocks of width 384 with bottlenecks (seq_bn), random weights. ``parallel`` is how many times as fast one
 pass through Parallel of eight is as a pass through each, both with all weights laid out for inference in
-``--precision``, by rows, by their tokens and by blocks whose adapters are left out; ``bound`` is what counting blocks
+``--precision`` and one row, by its tokens and by blocks whose adapters are left out; ``bound`` is what counting blocks
 allows where a block costs the same in both. ``step`` and ``forward`` are times without the adapters of the first
 blocks, over times with all, in fp32.
 
@@ -14,8 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -28,7 +27,6 @@ from cypher.adapters.composition import Parallel
 from cypher.adapters.methods import adapter_of
 from cypher.config import adapter_config
 from cypher.data.batch import Inputs
-from cypher.layers.route import Arrangement
 from cypher.models.bert import Bert, BertConfig
 
 BLOCKS, ADAPTERS = 6, 8
@@ -66,29 +64,25 @@ def parallel(options: argparse.Namespace) -> list[dict[str, Any]]:
     model, names = made(ADAPTERS), [f"a{number}" for number in range(ADAPTERS)]
     model.pack(options.precision)
     told = []
-    for batch, seq in ((1, 16), (1, 32), (1, 64), (1, 128), (4, 128)):
+    for seq in (16, 32, 64, 128):
         for skipped in (0, 3, 5):
-            given = rows(batch, seq)
-            # What is followed is made beforehand: only passes are timed.
-            ways = []
-            for tree in (Parallel(*names), *names):
-                activate(model, tree, skipped_layers=range(skipped))
-                ways.append(model.arrangement)
+            given = rows(1, seq)
 
-            def pass_through(chosen: Sequence[Arrangement | None], given: Inputs = given) -> None:
-                for model.arrangement in chosen:
+            def together(given: Inputs = given, skipped: int = skipped) -> None:
+                activate(model, Parallel(*names), skipped_layers=range(skipped))
+                model(given)
+
+            def each(given: Inputs = given, skipped: int = skipped) -> None:
+                for name in names:
+                    activate(model, name, skipped_layers=range(skipped))
                     model(given)
 
-            works = {"together": ways[:1], "each": ways[1:]}
             with torch.inference_mode():
-                seconds = in_turn(
-                    {name: partial(pass_through, chosen) for name, chosen in works.items()}, options.pairs
-                )
+                seconds = in_turn({"together": together, "each": each}, options.pairs)
             # The block with the first adapter runs once up to it, which is nearly its end.
             once = skipped + 1
             told.append(
                 {
-                    "rows": batch,
                     "tokens": seq,
                     "blocks_without": skipped,
                     "ratio": round(seconds["each"] / seconds["together"], 2),
