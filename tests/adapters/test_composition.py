@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -30,10 +31,11 @@ from cypher.adapters.fusion import (
     remove_fusion,
 )
 from cypher.adapters.methods import adapter_of
-from cypher.config import FusionConfig, adapter_config
+from cypher.config import FusionConfig, InferencePrecision, adapter_config
 from cypher.data.batch import Inputs
 from cypher.decode.greedy import greedy
 from cypher.errors import ConfigError, ModelError
+from cypher.layers.kernels import int8_is_exact
 from cypher.layers.penalty import penalty_of
 from cypher.layers.sites import JoinSite
 from cypher.layers.state import State
@@ -149,16 +151,102 @@ def test_parallel_and_batch_split_step_by_step(method: str, architecture: str) -
         close(torch.cat(steps, 1) * given.attention_mask.repeat(copies, 1).unsqueeze(-1), expected)
 
 
-def test_what_comes_before_the_first_difference_runs_once() -> None:
+# Rows of what attention, cross-attention and feed-forward make in the first block that has adapters; 3 come in.
+FIRST_BLOCKS = [
+    ({"preset": "seq_bn"}, "bert", (3, 3)),
+    ({"preset": "double_seq_bn"}, "bert", (3, 9)),
+    ({"preset": "double_seq_bn"}, "llama", (3, 9)),
+    ({"method": "lora", "rank": 2, "targets": ("up",)}, "llama", (3, 9)),
+    ({"method": "lora", "rank": 2, "targets": ("key",)}, "bert", (9, 9)),
+    ({"preset": "loreft"}, "bert", (3, 3)),
+    ({"preset": "seq_bn", "leave_out": (0, 1)}, "seq2seq", (3, 3, 3)),
+    ({"preset": "double_seq_bn", "leave_out": (0, 1)}, "seq2seq", (3, 9, 9)),
+    ({"preset": "prompt_tuning", "length": 2}, "bert", (9, 9)),
+]
+
+
+@pytest.mark.parametrize(("values", "architecture", "expected"), FIRST_BLOCKS)
+def test_what_comes_before_the_first_difference_runs_once(
+    values: dict[str, Any], architecture: str, expected: tuple[int, ...]
+) -> None:
+    model, given = build(architecture), inputs(architecture)
+    for seed, name in enumerate(NAMES):
+        adapter_of(adapter_config(values)).attach(model, name)
+        randomise(model, name, seed=seed)
+    alone = torch.cat([through(model, name, given) for name in NAMES])
+    first = [block for _, block in model.blocks()][2 if architecture == "seq2seq" else 0]
+    seen: list[int] = []
+    for part in (first.attention, first.cross_attention, first.feedforward):
+        if part is not None:
+            part.register_forward_hook(
+                lambda _part, _given, made: seen.append(len(made[0] if len(made) == 2 else made))
+            )
+    close(through(model, Parallel(*NAMES), given), alone)
+    assert tuple(seen) == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("preset", ["seq_bn", "double_seq_bn", "par_bn", "scaled_par_bn", "compacter"])
+def test_packed_plugs_side_by_side_are_each_by_itself(preset: str, precision: InferencePrecision) -> None:
+    if precision == "int8" and not int8_is_exact():
+        pytest.skip("this machine has no 8-bit products")
+    model, given = build("bert"), inputs("bert")
+    for seed, name in enumerate(NAMES):
+        adapter_of(adapter_config({"preset": preset, "reduction_factor": 4})).attach(model, name)
+        randomise(model, name, seed=seed)
+    model.pack(precision)
+    alone = torch.cat([through(model, name, given) for name in NAMES])
+    tolerance = 2e-5 if precision == "fp32" else 0.1
+    for tree, expected in ((Parallel(*NAMES), alone), (Parallel("b", "a"), torch.cat([alone[3:6], alone[:3]]))):
+        torch.testing.assert_close(through(model, tree, given), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_bottlenecks_of_other_sizes_go_one_by_one() -> None:
+    model, given = build("bert"), inputs("bert")
+    for factor, name in enumerate(NAMES, start=2):
+        adapter_of(adapter_config({"preset": "seq_bn", "reduction_factor": factor})).attach(model, name)
+        randomise(model, name, seed=factor)
+    alone = torch.cat([through(model, name, given) for name in NAMES])
+    close(through(model, Parallel(*NAMES), given), alone)
+
+
+def test_bottlenecks_side_by_side_learn_as_each_by_itself() -> None:
+    model, given = with_adapters("seq_bn", "bert"), inputs("bert")
+    parameters = [value for name in NAMES for value in Adapter.parameters_of(model, name).values()]
+    weights = torch.arange(9.0).view(9, 1, 1)
+    activate(model, Parallel(*NAMES))
+    together = torch.autograd.grad((model(given).hidden * weights).sum(), parameters)
+    total = torch.zeros(())
+    for place, name in enumerate(NAMES):
+        activate(model, name)
+        total = total + (model(given).hidden * weights[3 * place : 3 * place + 3]).sum()
+    for found, expected in zip(together, torch.autograd.grad(total, parameters), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_rows_are_copied_behind_the_blocks_that_are_left_out() -> None:
     model, given = with_adapters("seq_bn", "bert"), inputs("bert")
     seen: list[int] = []
     for _, block in model.blocks():
-        block.register_forward_hook(lambda _module, given, _output: seen.append(len(given[0])))
+        block.feedforward.register_forward_hook(lambda _module, _given, made: seen.append(len(made)))
+    activate(model, Parallel(*NAMES))
+    copies_of(model, given)
     activate(model, Parallel(*NAMES), skipped_layers=[0])
     copies_of(model, given)
-    assert seen == [3, 9]
+    assert seen == [3, 9, 3, 3]
     activate(model, Parallel(*NAMES), skipped_layers=[0, 1])
     assert len(copies_of(model, given)) == 9
+
+
+def test_scores_of_attention_have_the_copied_rows() -> None:
+    model, given = with_adapters("seq_bn", "bert"), inputs("bert")
+    made: list[Tensor] = []
+    for _, block in model.blocks():
+        block.register_forward_hook(lambda _block, _given, output: made.append(output.scores))
+    activate(model, Parallel(*NAMES))
+    model(given, scores=True)
+    assert [len(scores) for scores in made] == [9, 9]
+    assert torch.equal(made[0][:3], made[0][6:])
 
 
 @pytest.mark.parametrize("architecture", sorted(MODELS))

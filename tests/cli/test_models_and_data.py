@@ -90,10 +90,11 @@ def test_the_exported_reader_answers_in_transformers(tmp_path: Path, capsys: pyt
 def test_the_matrix_gives_a_reason_for_every_no(capsys: pytest.CaptureFixture[str]) -> None:
     rows = printed_json(capsys, "models", "matrix")["matrix"]
     assert all(bool(row["reason"]) != row["ok"] for row in rows)
-    assert {"model": "bert", "adapter": "lora", "task": "extract_span", "ok": True, "reason": ""} in rows
+    asked = {"model": "bert", "adapter": "lora", "arrangement": "stack", "task": "extract_span"}
+    assert {**asked, "ok": True, "reason": ""} in rows
     assert run(["models", "matrix"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "model\tadapter\ttask\tworks\treason"
+    assert lines[0] == "model\tadapter\tarrangement\ttask\tworks\treason"
     assert len(lines) == len(rows) + 1
 
 

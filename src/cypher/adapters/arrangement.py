@@ -21,6 +21,7 @@ from cypher.adapters.composition import (
 )
 from cypher.adapters.fusion import check_fusible, fusion_parameters
 from cypher.errors import ConfigError
+from cypher.layers.block import Block
 from cypher.layers.plugs import EmbeddingPlug, KeyValuePlug, OutputPlug
 from cypher.layers.route import Arrangement
 from cypher.models.model import Model
@@ -72,13 +73,18 @@ def activate(model: Model, tree: Tree | None, *, skipped_layers: Iterable[int] =
     for composition in compositions_of(tree):
         _check(model, composition)
     flow = flow_of(tree)
-    begins = [name for name, block in model.blocks() if flow.concerns(_attached_in(block))]
+    begins = {}
     if any(flow.concerns(site.plugs) for site in model.embedding_sites):
-        begins.insert(0, "embedding")
+        begins["embedding"] = ""
+    for name, block in model.blocks():
+        for part in Block.PARTS:
+            module = getattr(block, part)
+            if module is not None and flow.concerns(_attached_in(module)):
+                begins.setdefault(name, part)
     model.arrangement = Arrangement(
         flow=flow,
         copies=max([len(each.children) for each in compositions_of(tree) if isinstance(each, Parallel)], default=1),
-        begins=tuple(begins),
+        begins=begins,
         skipped=frozenset(name for name, _ in model.blocks() if int(name.rpartition(".")[2]) in set(skipped_layers)),
         drop_in_training=drop_in_training,
     )

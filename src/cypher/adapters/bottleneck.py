@@ -5,7 +5,8 @@ parallel (He et al. 2021, arXiv 2110.04366).
 from __future__ import annotations
 
 import math
-from typing import cast
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from cypher.adapters.places import blocks_of, plug_in
 from cypher.config import AdapterActivation, BottleneckConfig, CompacterConfig
 from cypher.errors import ConfigError
 from cypher.layers.linear import Linear
-from cypher.layers.plugs import Change, FusiblePlug
+from cypher.layers.plugs import Change, FusiblePlug, JoinPlug
 from cypher.layers.sites import JoinSite
 from cypher.models.model import Model
 
@@ -32,6 +33,15 @@ class OwnNorm(nn.LayerNorm):
         """``(…, width)`` in and out."""
         weight, bias = self.weight.to(values.dtype), self.bias.to(values.dtype)
         return F.layer_norm(values, self.normalized_shape, weight, bias, self.eps)
+
+
+class _Stacked(NamedTuple):
+    """Both products of several plugs: weights ``(plugs, in_features, out_features)``, biases ``(plugs, 1, …)``."""
+
+    down: Tensor
+    down_bias: Tensor
+    up: Tensor
+    up_bias: Tensor
 
 
 class BottleneckPlug(FusiblePlug):
@@ -58,13 +68,11 @@ class BottleneckPlug(FusiblePlug):
         self.dropout = nn.Dropout(config.dropout)
         self.gate = Gate(width) if config.gated else None
         self.norm_after = OwnNorm(width) if config.norm_after else None
+        self._stacked: tuple[tuple[BottleneckPlug, ...], _Stacked] | None = None
 
     def change(self, update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module) -> Change:
         """What was read and the change; its own last norm is in it unless that is taken with the residual."""
-        if self.reads == "normed":
-            given = cast(Tensor, norm(update + residual))
-        else:
-            given = update if self.reads == "update" else residual
+        given = self._given(update, residual, norm)
         inner = self.down(given if self.norm_before is None else self.norm_before(given))
         change = self.up(ADAPTER_ACTIVATIONS[self.activation](inner))
         if isinstance(self.scale, nn.Parameter):
@@ -77,6 +85,53 @@ class BottleneckPlug(FusiblePlug):
         if self.norm_after is not None and not self.norm_with_residual:
             change = self.norm_after(change)
         return Change(given, change, update if self.residual == "update" else given)
+
+    def _given(self, update: Tensor, residual: Tensor, norm: nn.Module) -> Tensor:
+        if self.reads == "normed":
+            return cast(Tensor, norm(update + residual))
+        return update if self.reads == "update" else residual
+
+    def together(
+        self, others: Sequence[JoinPlug], update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module
+    ) -> Tensor | None:
+        """Two batched products for all, where each by itself is a pair of small ones with calls around them."""
+        plugs = (self, *(plug for plug in others if isinstance(plug, BottleneckPlug)))
+        if len(plugs) <= len(others) or self._alike() is None or len({plug._alike() for plug in plugs}) > 1:
+            return None
+        stacked = self._stack(plugs, update.dtype)
+        if stacked is None:
+            return None
+        given = self._given(update, residual, norm)
+        rows = given.reshape(len(plugs), -1, given.shape[-1])
+        inner = ADAPTER_ACTIVATIONS[self.activation](torch.baddbmm(stacked.down_bias, rows, stacked.down))
+        change: Tensor = self.dropout(torch.baddbmm(stacked.up_bias, inner, stacked.up).view_as(given) * self.scale)
+        return (update if self.residual == "update" else given) + change
+
+    def _alike(self) -> tuple[object, ...] | None:
+        """What plugs must have in common to go together; ``None`` if this one never does."""
+        if isinstance(self.scale, nn.Parameter) or any((self.gate, self.norm_before, self.norm_after)):
+            return None
+        if not (isinstance(self.down, Linear) and isinstance(self.up, Linear)):
+            return None
+        return self.reads, self.residual, self.activation, self.scale, self.dropout.p, self.down.out_features
+
+    def _stack(self, plugs: tuple[BottleneckPlug, ...], dtype: torch.dtype) -> _Stacked | None:
+        """All weights below each other: once where they are packed, as then they stay what they are."""
+        if self._stacked is not None and self._stacked[0] == plugs and self._stacked[1].down.dtype == dtype:
+            return self._stacked[1]
+        down, up = ([cast(Linear, getattr(plug, side)) for plug in plugs] for side in ("down", "up"))
+        plain = [[linear.plain() for linear in side] for side in (down, up)]
+        if any(each is None or each[1] is None for side in plain for each in side):
+            return None
+        parts = []
+        for side in cast("list[list[tuple[Tensor, Tensor]]]", plain):
+            parts.append(torch.stack([weight for weight, _ in side]).transpose(1, 2).to(dtype))
+            parts.append(torch.stack([bias for _, bias in side]).unsqueeze(1).to(dtype))
+        stacked = _Stacked(*parts)
+        if all(linear.packed is not None for linear in (*down, *up)):
+            stacked = _Stacked(*(part.contiguous() for part in parts))
+            self._stacked = (plugs, stacked)
+        return stacked
 
     def forward(self, update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module) -> Tensor:
         """The changed update; arguments as in :meth:`JoinPlug.forward`."""

@@ -105,15 +105,16 @@ def export(
 
 @app.command(epilog="Example: cypher models matrix")
 def matrix(json: JsonOption = False) -> None:
-    """Show which architecture, adapter and task combine, and why the others do not."""
+    """Show which architecture, adapter, arrangement and task combine, and why the others do not."""
     from cypher.config import matrix as combinations
 
     rows = combinations()
     if json:
         print_json({"matrix": rows})
         return
-    columns = ("model", "adapter", "task", "works", "reason")
-    cells = [(r["model"], r["adapter"], r["task"], "yes" if r["ok"] else "no", r["reason"]) for r in rows]
+    said = ("model", "adapter", "arrangement", "task")
+    columns = (*said, "works", "reason")
+    cells = [(*(r[name] for name in said), "yes" if r["ok"] else "no", r["reason"]) for r in rows]
     print_table(columns, cells)
 
 

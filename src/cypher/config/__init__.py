@@ -11,6 +11,7 @@ from cypher.config.adapter_plugs import (
     PromptConfig,
     ReftConfig,
 )
+from cypher.config.arrangement import ArrangementConfig
 from cypher.config.choose import ChooseConfig
 from cypher.config.classify import ClassifyConfig
 from cypher.config.classify_span_pair import ClassifySpanPairConfig
@@ -32,11 +33,11 @@ from cypher.config.task import TASK_KINDS, TaskConfig
 from cypher.config.train import TrainConfig
 
 __all__ = [
-    "PRESETS", "TASK_KINDS", "AdapterActivation", "AdapterConfig", "BottleneckConfig", "CausalLmConfig", "ChooseConfig",
-    "ClassifyConfig", "ClassifySpanPairConfig", "CompacterConfig", "DataConfig", "DoraConfig", "DvoraConfig",
-    "EmbedConfig", "ExtractSpanConfig", "FreshConfig", "FusionConfig", "Ia3Config", "InferencePrecision",
-    "InvertibleConfig", "JudgeCandidatesConfig", "LoraConfig", "MaskLmConfig", "ModelConfig", "ParallelPlan",
-    "PartConfig", "PrecisionConfig", "PrefixConfig", "PromptConfig", "Recipe", "ReftConfig", "RegressConfig", "Support",
-    "TagConfig", "TaskConfig", "TrainConfig", "TrainingPrecision", "TranslateConfig", "UnionConfig", "VeraConfig",
-    "adapter_config", "matrix", "supports",
+    "PRESETS", "TASK_KINDS", "AdapterActivation", "AdapterConfig", "ArrangementConfig", "BottleneckConfig",
+    "CausalLmConfig", "ChooseConfig", "ClassifyConfig", "ClassifySpanPairConfig", "CompacterConfig", "DataConfig",
+    "DoraConfig", "DvoraConfig", "EmbedConfig", "ExtractSpanConfig", "FreshConfig", "FusionConfig", "Ia3Config",
+    "InferencePrecision", "InvertibleConfig", "JudgeCandidatesConfig", "LoraConfig", "MaskLmConfig", "ModelConfig",
+    "ParallelPlan", "PartConfig", "PrecisionConfig", "PrefixConfig", "PromptConfig", "Recipe", "ReftConfig",
+    "RegressConfig", "Support", "TagConfig", "TaskConfig", "TrainConfig", "TrainingPrecision", "TranslateConfig",
+    "UnionConfig", "VeraConfig", "adapter_config", "matrix", "supports",
 ]  # fmt: skip

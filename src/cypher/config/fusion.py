@@ -1,4 +1,4 @@
-"""``[adapter.fusion]``: the attention that weighs several trained adapters."""
+"""``[arrangement.fusion]``: the attention that weighs several trained adapters."""
 
 from __future__ import annotations
 

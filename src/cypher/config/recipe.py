@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from cypher import toml
 from cypher.config.adapter import AdapterConfig
+from cypher.config.arrangement import ArrangementConfig
 from cypher.config.classify import ClassifyConfig
 from cypher.config.data import DataConfig
 from cypher.config.extract_span import ExtractSpanConfig
@@ -41,6 +42,8 @@ class Recipe(Section):
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig | None = None
     """Absent: every weight of the model is trained."""
+    arrangement: ArrangementConfig | None = None
+    """Absent: the adapter is alone, in every block."""
     precision: PrecisionConfig = PrecisionConfig()
     task: TaskConfig = ExtractSpanConfig()
     data: DataConfig
@@ -75,6 +78,24 @@ class Recipe(Section):
         if plan.pp > 1 and self.train.accumulation > 1:
             raise ValueError(
                 "train.accumulation with parallel.pp > 1: a pipeline cuts a step itself: set parallel.microbatches"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _arrangement_has_something_to_train(self) -> Recipe:
+        arrangement = self.arrangement
+        if arrangement is None:
+            return self
+        if arrangement.fuse and self.adapter is not None:
+            raise ValueError(
+                "arrangement.fuse trains an attention between adapters that stay as they are: drop [adapter], or train "
+                "it in a run of its own and fuse that"
+            )
+        if not arrangement.fuse and self.adapter is None:
+            raise ValueError("[arrangement] arranges adapters, and none is trained: add [adapter], or arrangement.fuse")
+        if self.model.fresh is not None and (arrangement.fuse or arrangement.stack_on is not None):
+            raise ValueError(
+                "model.fresh starts from random weights, and adapters fit the weights they were trained on"
             )
         return self
 

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from cypher.config import InferencePrecision
 
 
+class RowCopies(NamedTuple):
+    """All rows of a block are copied, one below the other, ``before`` one of its parts (``Block.PARTS``) runs."""
+
+    before: str
+    copies: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class BlockContext:
     """What all blocks of one segment share in one forward.
@@ -42,6 +49,7 @@ class BlockContext:
         scores: Whether blocks also return how much attention each token received.
         lengths: Real tokens of each row, where each attends to all of its row and padding is behind them; ``None``
             where that is not so.
+        copying: What the block that runs next does to its rows on the way; the context is of the rows before that.
     """
 
     attention_mask: Tensor
@@ -54,6 +62,7 @@ class BlockContext:
     capacity: int = 0
     scores: bool = False
     lengths: tuple[int, ...] | None = None
+    copying: RowCopies | None = None
 
     def copied(self, copies: int) -> BlockContext:
         """The context of as many copies of all rows, one below the other."""
@@ -72,6 +81,7 @@ class BlockContext:
             source_mask=copy(self.source_mask),
             seen=copy(self.seen),
             lengths=None if self.lengths is None else self.lengths * copies,
+            copying=None,
         )
 
 

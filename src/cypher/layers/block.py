@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from cypher.layers.attention import AttentionOutput, BlockContext
@@ -41,6 +42,9 @@ class Block(nn.Module, Divisible):
         feedforward_join: Site behind the feed-forward.
         cross_attention: ``(hidden, context, state) -> AttentionOutput``, to ``context.source``.
         cross_attention_join: Site behind it.
+
+    Attributes:
+        PARTS: Names of its parts, in forward order.
     """
 
     divisions: ClassVar[Mapping[str, Division]] = {
@@ -49,6 +53,10 @@ class Block(nn.Module, Divisible):
         "feedforward_join": "replicate",
         "output": "replicate",
     }
+    PARTS: ClassVar[tuple[str, ...]] = (
+        "attention", "attention_join", "cross_attention", "cross_attention_join", "feedforward", "feedforward_join",
+        "output",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -70,15 +78,51 @@ class Block(nn.Module, Divisible):
         self.output = OutputSite()
 
     def forward(self, hidden: Tensor, context: BlockContext, state: LayerState | None = None) -> BlockOutput:
-        """``(batch, seq, width)`` in and out; ``state`` gains what the attention remembers."""
-        set_live_tokens(context.attention_mask)
+        """``(batch, seq, width)`` in and out; ``state`` gains what the attention remembers.
+
+        With ``context.copying`` what comes out has the copied rows.
+        """
+        rows = _Rows(context)
+        (hidden,) = rows.before("attention", hidden)
         source = self.attention_join.enter(hidden)
-        attended: AttentionOutput = self.attention(source, context, state)
-        hidden = self.attention_join(attended.update, hidden, source)
+        attended: AttentionOutput = self.attention(source, rows.context, state)
+        update, hidden, source = rows.before("attention_join", attended.update, hidden, source)
+        hidden = self.attention_join(update, hidden, source)
         if self.cross_attention is not None and self.cross_attention_join is not None:
+            (hidden,) = rows.before("cross_attention", hidden)
             source = self.cross_attention_join.enter(hidden)
-            hidden = self.cross_attention_join(self.cross_attention(source, context, state).update, hidden, source)
+            update = self.cross_attention(source, rows.context, state).update
+            update, hidden, source = rows.before("cross_attention_join", update, hidden, source)
+            hidden = self.cross_attention_join(update, hidden, source)
+        (hidden,) = rows.before("feedforward", hidden)
         source = self.feedforward_join.enter(hidden)
-        hidden = self.feedforward_join(self.feedforward(source), hidden, source)
+        update, hidden, source = rows.before("feedforward_join", self.feedforward(source), hidden, source)
+        hidden = self.feedforward_join(update, hidden, source)
+        (hidden,) = rows.before("output", hidden)
+        context = rows.context
         hidden = self.output(hidden, context.attention_mask if context.seen is None else context.seen)
-        return BlockOutput(hidden=hidden, scores=attended.scores)
+        scores = attended.scores
+        if scores is not None and len(scores) != len(hidden):
+            scores = torch.cat([scores] * (len(hidden) // len(scores)))
+        return BlockOutput(hidden=hidden, scores=scores)
+
+
+class _Rows:
+    """The rows of one forward of a block, which are copied before one of its parts where the context says so.
+
+    Args:
+        context: Of the rows as they come in; ``self.context`` is of those at hand.
+    """
+
+    def __init__(self, context: BlockContext) -> None:
+        self.context = context
+        set_live_tokens(context.attention_mask)
+
+    def before(self, part: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """What a part is about to be given, rows first: copied if this is the part."""
+        copying = self.context.copying
+        if copying is None or copying.before != part:
+            return tensors
+        self.context = self.context.copied(copying.copies)
+        set_live_tokens(self.context.attention_mask)
+        return tuple(torch.cat([tensor] * copying.copies) for tensor in tensors)

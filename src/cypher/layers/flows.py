@@ -80,6 +80,11 @@ class ByRows(_Branching):
             raise ModelError(
                 f"a batch of {passage.batch} rows for {' + '.join(map(str, sizes))}", needed=f"{sum(sizes)} rows"
             )
+        names = [child.name for child in self.children if isinstance(child, One)]
+        if len(names) == len(self.children) and len(set(sizes)) == 1:
+            together = passage.together(names)
+            if together is not None:
+                return together
         ends = list(accumulate(sizes))
         return passage.with_rows_of(
             [
@@ -175,6 +180,8 @@ class Fused(_Branching):
 
     def send(self, passage: Passage) -> Passage:
         """The update with what the fusion mixes."""
+        if not self.concerns(passage.parts):  # a place of what is stacked below the fusion
+            return passage
         assert isinstance(passage, JoinPassage), "parts of other places are refused before a forward"
         changes = [self._change(child, passage) for child in self.children if child.concerns(passage.parts)]
         # What the last one read is the query, as those who published fusions trained them.

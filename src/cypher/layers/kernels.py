@@ -33,6 +33,10 @@ class PackedLinear(ABC):
     def __call__(self, values: Tensor) -> Tensor:
         """``(…, in_features) -> (…, out_features)``, activation included."""
 
+    def plain(self) -> tuple[Tensor, Tensor | None] | None:
+        """Weight ``(out_features, in_features)`` and bias as they were given; ``None`` where they were rounded."""
+        return None
+
 
 class PlainLinear(PackedLinear):
     """Where oneDNN has no kernel for this machine or dtype: the layer as it is, in the dtype of the weight.
@@ -52,6 +56,10 @@ class PlainLinear(PackedLinear):
         """``(…, in_features) -> (…, out_features)`` in the dtype of ``values``."""
         output = F.linear(values, self.weight, self.bias)
         return F.gelu(output) if self.activated else output
+
+    def plain(self) -> tuple[Tensor, Tensor | None]:
+        """Both as they are."""
+        return self.weight, self.bias
 
 
 class OneDnnLinear(PackedLinear):
@@ -76,6 +84,10 @@ class OneDnnLinear(PackedLinear):
         return torch.ops.mkldnn._linear_pointwise(  # type: ignore[no-any-return]
             values, self.weight, self.bias, *self.attributes
         )
+
+    def plain(self) -> tuple[Tensor, Tensor | None]:
+        """The weight in rows again."""
+        return self.weight.to_dense(), self.bias
 
 
 class Int8Linear(PackedLinear):

@@ -162,6 +162,12 @@ class Linear(nn.Linear):
             self.bias = nn.Parameter(torch.empty(0), requires_grad=False)
         return weight, bias
 
+    def plain(self) -> tuple[Tensor, Tensor | None] | None:
+        """Weight ``(out_features, in_features)`` and bias, packed or not; ``None`` in 8 bits or beside deltas."""
+        if self.packed is not None:
+            return self.packed.plain()
+        return None if self.deltas else (self.weight, self.bias)
+
     @property
     def is_mergeable(self) -> bool:
         """Whether every delta can be folded into the weight."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
@@ -72,6 +72,16 @@ class JoinPassage(Passage):
     def call(self, name: str) -> Tensors:
         """The update that a plug makes."""
         return (cast(JoinPlug, self.parts[name])(*self.changing, *self.constant, self.norm),)
+
+    def together(self, names: Sequence[str]) -> JoinPassage | None:
+        """As the first plug knows it."""
+        if any(name not in self.parts for name in names):
+            return None
+        first, *others = (cast(JoinPlug, self.parts[name]) for name in names)
+        update, (residual, source) = cast(Tensor, self.changing[0]), self.constant
+        assert residual is not None and source is not None  # noqa: PT018
+        changed = first.together(others, update, residual, source, self.norm)
+        return None if changed is None else replace(self, changing=(changed,))
 
     def change(self, name: str) -> Change:
         """What a fusible plug reads and adds."""

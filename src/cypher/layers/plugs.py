@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -21,6 +22,23 @@ class JoinPlug(nn.Module, ABC):
             source: ``(batch, seq, width)``, what the sub-layer was given.
             norm: What norms the sum: the site's own norm, or the identity where blocks norm what they read.
         """
+
+    def together(
+        self, others: Sequence[JoinPlug], update: Tensor, residual: Tensor, source: Tensor, norm: nn.Module
+    ) -> Tensor | None:
+        """What this plug and others make of as many rows each, this one of the first, in one go.
+
+        Args:
+            others: In order of their rows.
+            update: As in :meth:`forward`.
+            residual: Likewise.
+            source: Likewise.
+            norm: Likewise.
+
+        Returns:
+            ``(batch, seq, width)``, or ``None`` where they differ in kind: then each is called with its rows.
+        """
+        return None
 
 
 class Change(NamedTuple):

@@ -8,10 +8,10 @@ them, in the order they were attached.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -45,6 +45,10 @@ class Passage(ABC):
     @abstractmethod
     def call(self, name: str) -> Tensors:
         """What the part of that name makes of what changes."""
+
+    def together(self, names: Sequence[str]) -> Passage | None:
+        """What several parts make of as many rows each, in order, in one go; ``None`` where no such way is known."""
+        return None
 
     def join_rows(self, changed: Sequence[Tensors]) -> Tensors:
         """What changes of several passages, one below the other."""
@@ -186,8 +190,9 @@ class Arrangement:
     Args:
         flow: Through the parts of every place.
         copies: Each row of the inputs stands so often below each other, for a child each (Parallel).
-        begins: Places that the flow concerns, in forward order: ``embedding``, and blocks by ``segment.number``. Rows
-            are copied where the first of them begins that is not skipped, so what comes before runs once.
+        begins: Where the flow concerns something, in forward order: ``embedding``, and blocks by ``segment.number``,
+            each with the first of its parts that has some. Rows are copied in front of the first that is not skipped,
+            so what comes before runs once.
         skipped: Blocks whose parts are left out (AdapterDrop, Rücklé et al. 2021, arXiv 2010.11918).
         drop_in_training: In each training step the parts of the first 0 to so many blocks of every segment are left
             out, by a draw (section 3.1 of the same).
@@ -195,10 +200,14 @@ class Arrangement:
 
     flow: Flow
     copies: int = 1
-    begins: tuple[str, ...] = ()
+    begins: Mapping[str, str] = field(default_factory=dict)
     skipped: frozenset[str] = frozenset()
     drop_in_training: int = 0
 
-    def copied_at(self, skipped: frozenset[str]) -> str | None:
-        """Where the rows are copied, if the parts of some blocks are left out; ``None``: behind the last block."""
-        return next((place for place in self.begins if place not in skipped), None)
+    def copied_at(self, skipped: frozenset[str]) -> tuple[str, str] | None:
+        """Block, and its part, in front of which rows are copied; ``None``: behind the last block.
+
+        Args:
+            skipped: Blocks whose parts are left out.
+        """
+        return next(((block, part) for block, part in self.begins.items() if block not in skipped), None)

@@ -315,16 +315,16 @@ class Model(nn.Module, ABC):
                 assert carried is not None, "a stretch in the middle is given what the one before it made"
                 if context is None:
                     context = self.context(name, copying.inputs, carried, state, scores=scores)
-                if copying.is_due(place):
-                    carried, context = copying.copied(carried), context.copied(copying.copies)
                 layer = None if remembered is None else remembered.layer(place)
-                output = self._through(block, carried.hidden, context, layer, copying.route_in(place))
+                given = copying.before(place, context)
+                output = self._through(block, carried.hidden, given, layer, copying.route_in(place))
                 losses = {**carried.losses, **output.losses}
                 carried = replace(carried, hidden=output.hidden, losses=losses)
+                carried, context = copying.behind(place, carried, context)
                 if number == numbers[-1]:
                     carried = replace(carried, hidden=self.leave(name, carried.hidden))
         assert carried is not None, "a model has a block"
-        return copying.copied(carried) if copying.is_due(None) and names[-1] in wanted else carried
+        return copying.at_last(carried) if names[-1] in wanted else carried
 
     def encoded(self, inputs: Inputs, carried: Carried, state: State | None = None) -> Encoded:
         """What the last block made, as the model gives it.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cypher.data.batch import Inputs
+from cypher.layers.attention import BlockContext, RowCopies
 from cypher.layers.route import Arrangement, Route
 from cypher.layers.state import State
 from cypher.layers.token_sum import TokenSum
@@ -35,15 +36,14 @@ class Carried:
     source_mask: Tensor | None = None
     losses: Mapping[str, TokenSum] = field(default_factory=dict)
 
-    def copied(self, copies: int) -> Carried:
-        """As many copies of all rows, one below the other."""
+    def around(self, copies: int) -> Carried:
+        """As many copies of all rows, one below the other, of everything but the hidden states, which have them."""
 
         def copy(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else torch.cat([tensor] * copies)
 
         return replace(
             self,
-            hidden=torch.cat([self.hidden] * copies),
             mask=torch.cat([self.mask] * copies),
             source=copy(self.source),
             source_mask=copy(self.source_mask),
@@ -84,15 +84,16 @@ class Copying:
         behind: Sequence[str] = (),
     ) -> None:
         self.arrangement, self.inputs, self.copies = arrangement, inputs, 1
-        self._skipped, self._wanted, self._copied_at = frozenset[str](), 1, None
+        self._skipped, self._wanted = frozenset[str](), 1
+        self._block, self._part = "", ""
         if arrangement is None:
             return
         self._skipped = arrangement.skipped | dropped
         self._wanted = arrangement.copies
-        self._copied_at = arrangement.copied_at(self._skipped)
+        self._block, self._part = arrangement.copied_at(self._skipped) or ("", "")
         if state is not None and state.length:
             self.copies = self._wanted  # what is given follows the rows that the first step has copied
-        elif state is not None or self._copied_at == "embedding" or self._copied_at in behind:
+        elif state is not None or self._block == "embedding" or self._block in behind:
             self._copy()
 
     def _copy(self) -> None:
@@ -107,14 +108,25 @@ class Copying:
         """Of one block, which may leave its parts out."""
         return Route(flow=None) if block in self._skipped else self.route
 
-    def is_due(self, block: str | None) -> bool:
-        """Whether rows are copied before a block, the first that needs it; ``None``: before the head."""
-        return self.copies != self._wanted and block in (self._copied_at, None)
+    def before(self, block: str, context: BlockContext) -> BlockContext:
+        """What a block is given, which copies the rows itself where it is the first that needs them."""
+        if self.copies == self._wanted or block != self._block:
+            return context
+        return replace(context, copying=RowCopies(self._part, self._wanted))
 
-    def copied(self, carried: Carried) -> Carried:
-        """The copies, of the inputs too, from now on."""
+    def behind(self, block: str, carried: Carried, context: BlockContext) -> tuple[Carried, BlockContext]:
+        """What goes with the rows that a block has made."""
+        if self.copies == self._wanted or block != self._block:
+            return carried, context
         self._copy()
-        return carried.copied(self.copies)
+        return carried.around(self.copies), context.copied(self.copies)
+
+    def at_last(self, carried: Carried) -> Carried:
+        """Behind the last block: a head has rows for every child, even if no block needed them."""
+        if self.copies == self._wanted:
+            return carried
+        self._copy()
+        return replace(carried.around(self.copies), hidden=torch.cat([carried.hidden] * self.copies))
 
 
 def route_of(arrangement: Arrangement | None, inputs: Inputs) -> Route | None:

@@ -29,6 +29,7 @@ from cypher.models.load import READ_FORMATS, Dropout, LoadedModel, load_model
 from cypher.parallel.parallelise import parallelise
 from cypher.parallel.validate import validate
 from cypher.parallel.world import World, joined
+from cypher.tasks.arranged_adapters import ArrangedAdapters, arrange, keep_adapters, set_to_work
 from cypher.tasks.registry import kind_of
 from cypher.tasks.task_folder import TrainedTask, save_task
 from cypher.tasks.task_kind import TextSource
@@ -98,12 +99,13 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = No
     else:
         architecture = recipe.model.fresh.architecture
     adapter = "none" if recipe.adapter is None else recipe.adapter.method
-    support = supports(model=architecture, adapter=adapter, task=recipe.task.kind)
-    if not support:
-        raise ConfigError(
-            f"{architecture} with {adapter} on {recipe.task.kind} does not work: {support.reason}",
-            change="see cypher models matrix",
-        )
+    for arrangement in _arrangements(recipe):
+        support = supports(model=architecture, adapter=adapter, task=recipe.task.kind, arrangement=arrangement)
+        if not support:
+            raise ConfigError(
+                f"{architecture} with {adapter} on {recipe.task.kind} does not work: {support.reason}",
+                change="see cypher models matrix",
+            )
     if loaded is not None:
         _require_positions(recipe, loaded)
     with joined(recipe.parallel) as world, _alone(folder, world):
@@ -116,6 +118,15 @@ def run_recipe(recipe: Recipe, *, folder: Path, progress: RunWatcher | None = No
             loaded = _load(recipe, str(folder / "fresh"))
             _require_positions(recipe, loaded)
         return _run(recipe, loaded, folder, progress, world)
+
+
+def _arrangements(recipe: Recipe) -> list[str]:
+    """What is done with the recipe's own adapter; that of a fusion is asked of each that is fused."""
+    arrangement = recipe.arrangement
+    if recipe.adapter is None or arrangement is None:
+        return ["none"]
+    wanted = {"stack": arrangement.stack_on is not None, "drop": arrangement.drop_in_training > 0}
+    return ["none", *(name for name, is_wanted in wanted.items() if is_wanted)]
 
 
 def _load(recipe: Recipe, name: str) -> LoadedModel:
@@ -145,7 +156,11 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher
     kind = kind_of(recipe.task.kind)
     prepared = kind.rows.prepare(recipe, loaded)
     torch.manual_seed(recipe.train.seed)
-    model, task = build(recipe, loaded, prepared.config)
+    if not world.is_main:
+        world.wait()  # for what the main process keeps in the folder
+    model, task, arranged = build(recipe, loaded, prepared.config, folder=folder, keeps=world.is_main)
+    if world.is_main:
+        world.wait()
     validate(
         recipe.parallel,
         model.model,
@@ -175,7 +190,7 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher
     if world.is_main:
         if world.plan.world > 1:  # what is left of the model here may be a part of it
             loaded = _load(recipe, recipe.model.name if recipe.model.fresh is None else str(folder / "fresh"))
-            model, task = build(recipe, loaded, prepared.config)
+            model, task, arranged = build(recipe, loaded, prepared.config, folder=folder, keeps=False)
             load_trained(parallelise(model), folder / "best.safetensors")
             model.eval()
         from cypher.report import curves  # matplotlib is heavy and only needed here
@@ -195,33 +210,64 @@ def _run(recipe: Recipe, loaded: LoadedModel, folder: Path, progress: RunWatcher
             adapter_name=ADAPTER,
             adapter=recipe.adapter,
             model_name="../fresh" if recipe.model.fresh is not None else recipe.model.name,  # seen from its folder
+            arranged=arranged,
         )
     world.wait()
     return Run(folder=folder, result=result, skipped=prepared.skipped)
 
 
-def build(recipe: Recipe, loaded: LoadedModel, config: Any) -> tuple[HeadedModel, Task[Any, Any, Any]]:
-    """The model with adapter and head, ready to be trained, and the task that ``config`` describes."""
+def build(
+    recipe: Recipe, loaded: LoadedModel, config: Any, *, folder: Path, keeps: bool = True
+) -> tuple[HeadedModel, Task[Any, Any, Any], ArrangedAdapters | None]:
+    """The model with adapters and head, ready to be trained, the task that ``config`` describes, and how adapters that
+    work together do so; ``keeps``: adapters that a recipe names are copied first, rather than looked for.
+    """
     task = kind_of(recipe.task.kind).build(config, loaded)
+    arranged, drop_in_training = None, 0
+    if recipe.arrangement is not None:
+        frozen = keep_adapters(
+            recipe.arrangement,
+            folder / "adapters",
+            model_name=recipe.model.name,
+            taken=ADAPTER,
+            has_begun=not keeps or (folder / "environment.json").exists(),
+        )
+        arranged = arrange(loaded, recipe.arrangement, frozen, trained=ADAPTER, task=recipe.task.kind)
+        drop_in_training = recipe.arrangement.drop_in_training
     if recipe.adapter is not None:
         adapter_of(recipe.adapter, tokenizer=loaded.tokenizer).attach(loaded.model, ADAPTER)
         freeze_all_but(loaded.model, ADAPTER)
-    return HeadedModel(loaded.model, task.head(loaded.model)), task
+    if arranged is not None:
+        set_to_work(loaded.model, arranged, drop_in_training=drop_in_training)
+    return HeadedModel(loaded.model, task.head(loaded.model)), task, arranged
 
 
 def _start_from(run: Path, recipe: Recipe, model: HeadedModel) -> None:
     """Go on from another run's weights, which only mean something on the model they were trained on.
 
     Raises:
-        ConfigError: It was trained on another model, or is no run.
+        ConfigError: It was trained on another model or on other trained adapters, or is no run.
         ModelError: It was trained with another adapter.
     """
-    other = Recipe.load(run / "recipe.toml").model.name
-    if other != recipe.model.name:
+    other = Recipe.load(run / "recipe.toml")
+    if other.model.name != recipe.model.name:
         raise ConfigError(
-            f"train.start_from = {str(run)!r}, a run of {other}", needed=f"a run of {recipe.model.name}, this recipe's"
+            f"train.start_from = {str(run)!r}, a run of {other.model.name}",
+            needed=f"a run of {recipe.model.name}, this recipe's",
+        )
+    if _frozen(other) != _frozen(recipe):
+        raise ConfigError(
+            f"train.start_from = {str(run)!r}, a run with {_frozen(other) or 'no trained adapters'} in [arrangement]",
+            needed=f"the same as here, {_frozen(recipe) or 'none'}: what is trained fits what it was trained on",
         )
     start_from(run, model)
+
+
+def _frozen(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe names of trained adapters."""
+    if recipe.arrangement is None:
+        return {}
+    return recipe.arrangement.model_dump(include={"stack_on", "fuse"}, exclude_defaults=True)
 
 
 def _require_positions(recipe: Recipe, loaded: LoadedModel) -> None:

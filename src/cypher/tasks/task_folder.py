@@ -19,6 +19,8 @@ from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
 from cypher.models.headed import HeadedModel
 from cypher.models.load import LoadedModel, export_model, load_model
+from cypher.tasks.arranged_adapters import ArrangedAdapters, arrangement_model, load_arrangement, save_arrangement
+from cypher.tasks.find_reader import ARRANGEMENT
 from cypher.tasks.registry import kind_of
 from cypher.train.task import Task
 
@@ -51,6 +53,7 @@ def save_task(
     adapter_name: str,
     adapter: AdapterConfig | None,
     model_name: str,
+    arranged: ArrangedAdapters | None = None,
 ) -> None:
     """Write adapter, head and calibration, in fp16 and JSON; without an adapter the whole model goes to ``model/``.
 
@@ -60,9 +63,12 @@ def save_task(
         adapter_name: It is attached under.
         adapter: Its configuration; ``None`` when every weight was trained.
         model_name: What was trained on, as the catalogue names it.
+        arranged: How several adapters work together.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if adapter is not None:
+    if arranged is not None and arranged.frozen:
+        save_arrangement(folder, trained.model.model, arranged, adapter=adapter, model_name=model_name)
+    elif adapter is not None:
         save_adapter(folder, trained.model.model, adapter_name, config=adapter, model_name=model_name)
     else:
         shutil.rmtree(folder / "model", ignore_errors=True)
@@ -95,7 +101,10 @@ def load_task(folder: Path, *, offline: bool | None = None) -> TrainedTask:
         calibration, columns = dict(about["calibration"]), dict(about.get("columns", {}))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ModelError(f"{path} is no trained task's ({first_line(error)})") from error
-    if (folder / "adapter_config.json").exists():
+    if (folder / ARRANGEMENT).exists():
+        loaded = load_model(arrangement_model(folder), offline=offline)
+        load_arrangement(folder, loaded)
+    elif (folder / "adapter_config.json").exists():
         loaded = load_model(model_of(folder), offline=offline)
         load_adapter(folder, loaded.model)
     else:
