@@ -40,6 +40,7 @@ STRATEGIES: dict[int, tuple[str, ...]] = {
         "dp=2,pp=2,zero=3",
         "pp=2,tp=2",
         "pp=2,tp=2,schedule=interleaved",
+        "pp=2,tp=2,sequence_parallel,schedule=zbv_zero_bubble",
     ),
     8: ("dp=2,tp=2,pp=2", "dp=2,tp=2,pp=2,zero=3"),
 }

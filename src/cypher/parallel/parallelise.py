@@ -46,8 +46,8 @@ def parallelise(headed: HeadedModel, world: World | None = None) -> Engine:
     shards = plan.zero >= 2 or (plan.tp > 1 and plan.dp > 1)
     before_the_clip: list[Callable[[], None]] = []
 
-    def cut_matrices() -> None:
-        divided = divide(headed, world) if plan.tp > 1 else None
+    def cut_matrices(stretches: Sequence[range] | None = None) -> None:
+        divided = divide(headed, world, stretches) if plan.tp > 1 else None
         if divided is not None:
             before_the_clip.append(divided.settle)
         if not shards:  # what is gathered anew each time is laid out in vain

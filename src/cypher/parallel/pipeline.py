@@ -339,7 +339,7 @@ def pipeline(
     headed: HeadedModel,
     world: World,
     *,
-    cut_matrices: Callable[[], None],
+    cut_matrices: Callable[[Sequence[range]], None],
     copied: Callable[[nn.Module, Sequence[nn.Module]], nn.Module],
     settle_parts: Callable[[], None],
 ) -> PipelineEngine:
@@ -348,7 +348,7 @@ def pipeline(
     Args:
         headed: The whole of it; changed in place.
         world: All processes.
-        cut_matrices: Called when only what is kept is there.
+        cut_matrices: Called when only what is kept is there, with the places of the blocks that follow each other.
         copied: Wraps a stage, given with its blocks, for its copies.
         settle_parts: Called before the clip.
 
@@ -367,7 +367,7 @@ def pipeline(
     own = stages_of(plan, world.place("pp"))
     # What predictions ask of a head is not its forward alone, so every process has it.
     keep(headed, set[str]().union({"head"}, *(parts[stage] for stage in own)), relayed)
-    cut_matrices()
+    cut_matrices([stretches[stage] for stage in own])
     step = Step()
     stages = [
         Stage(

@@ -11,7 +11,9 @@ own part as a plain tensor: layers, and all that is attached to them, compute as
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import cast
 
 import torch
@@ -77,13 +79,14 @@ class Divided:
                 layer.freeze()
 
 
-def divide(headed: HeadedModel, world: World) -> Divided:
+def divide(headed: HeadedModel, world: World, stretches: Sequence[range] | None = None) -> Divided:
     """Cut a model over the ``tp`` processes of a run, in place.
 
     Args:
-        headed: With its weights, adapters and what is frozen; the same in every process. Only what is in this stretch
-            of a pipeline is divided.
+        headed: With its weights, adapters and what is frozen; the same in every process of the group.
         world: Its plan says whether joins work on shares of the tokens.
+        stretches: Places in :meth:`Model.blocks` of those that follow each other in this process; what comes into and
+            out of a stretch has all tokens. ``None`` is one of all blocks.
 
     Raises:
         ConfigError: The model cannot be divided; with the arithmetic.
@@ -112,7 +115,10 @@ def divide(headed: HeadedModel, world: World) -> Divided:
     stream: Stream
     if plan.sequence_parallel:
         stream = ShareOfTokens(peers)
-        _share_tokens(model, stream)
+        blocks = [name for name, _ in model.blocks()]
+        _share_tokens(
+            model, stream, [blocks] if stretches is None else [blocks[one.start : one.stop] for one in stretches]
+        )
     else:
         stream = SameEverywhere(peers)
     for module in regions.values():
@@ -140,14 +146,16 @@ def _divide_heads(attention: FullAttention, peers: Peers) -> None:
     attention.column_means.register_forward_hook(mean)
 
 
-def _share_tokens(model: Model, stream: ShareOfTokens) -> None:
-    for blocks in model.segments.values():
-        stream.divide_rows(list(cast(nn.ModuleDict, blocks).values()))
+def _share_tokens(model: Model, stream: ShareOfTokens, stretches: Sequence[Sequence[str]]) -> None:
     for module in model.modules():
         if isinstance(module, JoinSite) and not looks_at_places(model, module):
             _draw_apart(module, stream.peers)
         elif isinstance(module, JoinSite) or (isinstance(module, OutputSite) and module.plugs):
             stream.put_together(module)
+    for stretch in stretches:
+        # Another segment begins from other tokens.
+        for _, names in groupby(stretch, key=lambda name: name.rpartition(".")[0]):
+            stream.divide_rows([model.segments.get_submodule(name) for name in names])
 
 
 def _draw_apart(module: nn.Module, peers: Peers) -> None:

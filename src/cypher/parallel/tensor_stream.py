@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from cypher.layers.attention import AttentionOutput, BlockContext
-from cypher.layers.block import BlockOutput
+from cypher.layers.block import Block
 from cypher.layers.cross_attention import CrossAttention
 from cypher.parallel.exchange import Peers
 
@@ -91,7 +91,7 @@ class ShareOfTokens(Stream):
         """Share tokens out before the first of some blocks that follow each other, and put them together behind them.
 
         Args:
-            blocks: All of a segment, or of a stretch of it.
+            blocks: Of one segment; what is put together at their sites has been said already.
         """
 
         def before(block: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -99,13 +99,13 @@ class ShareOfTokens(Stream):
             self.length = context.attention_mask.shape[1]
             return (self.peers.cut(hidden, dim=TOKENS) if block is blocks[0] else hidden, context, *others)
 
-        def behind(block: nn.Module, given: object, made: BlockOutput) -> BlockOutput:
-            return replace(made, hidden=self._whole(made.hidden))
+        def behind(site: nn.Module, given: object, hidden: Tensor) -> Tensor:
+            return self._whole(hidden)
 
         for block in blocks:
             block.register_forward_pre_hook(before)
-        if blocks:
-            blocks[-1].register_forward_hook(behind)
+        # The last thing that a block does, and inside of its forward: a pipeline sends what that returns.
+        cast(Block, blocks[-1]).output.register_forward_hook(behind)
 
     def put_together(self, site: nn.Module) -> None:
         """Let what is plugged into a site see all tokens; everyone does the same with them."""
