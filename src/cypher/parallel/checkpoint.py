@@ -6,7 +6,7 @@ header where in the whole tensor a piece begins. Which process writes what is pl
 Nothing is pickled. ``checkpoint.json`` comes last: what the run wants remembered, and the size of each file.
 
 Writing is :func:`cypher.hub.weights.write_safetensors`: ``HuggingFaceStorageWriter`` puts a file together in memory
-first, which takes twice as long or more, and refuses tensors that are not contiguous. Either's files are read by either.
+first, which takes about twice as long, and refuses tensors that are not contiguous. Either reads the files of either.
 """
 
 from __future__ import annotations
