@@ -25,7 +25,8 @@ class Settings:
         epochs: Passes over the training rows.
         batch_size: Rows of a step; questions, where answers share a passage.
         learning_rate: Peak, of adapter and head.
-        evaluations_per_epoch: Looks at the rows that choose.
+        evaluations_per_epoch: Looks at the rows that choose; 0 holds no training rows out to choose by, learns from
+            all of them and keeps the last weights, for tasks where the rows held out would be too few to tell.
         patience: Looks without a better score before it stops.
         start_from: Task whose trained weights this one goes on from, if it is part of the run.
         limit: At most so many training rows; ``None`` takes all.
@@ -56,7 +57,7 @@ FULL = {
     ),
     "record": Settings(max_length=384, epochs=8, batch_size=4, learning_rate=5e-4),
     "rte": Settings(max_length=192, epochs=6, batch_size=16, learning_rate=5e-4, evaluations_per_epoch=2),
-    "wic": Settings(max_length=96, epochs=6, batch_size=32, learning_rate=1e-3, evaluations_per_epoch=2, patience=5),
+    "wic": Settings(max_length=96, epochs=3, batch_size=32, learning_rate=1e-3, evaluations_per_epoch=4, patience=6),
     "wsc": Settings(max_length=192, epochs=12, batch_size=16, learning_rate=3e-4, patience=5),
 }
 """By the key of the task."""
@@ -93,4 +94,5 @@ def settings_of(key: str, profile: Profile) -> Settings:
     """
     if profile == "full":
         return FULL[key]
-    return replace(FULL[key], evaluations_per_epoch=1, patience=0, **_QUICK[key])  # type: ignore[arg-type]
+    looks = min(1, FULL[key].evaluations_per_epoch)
+    return replace(FULL[key], evaluations_per_epoch=looks, patience=0, **_QUICK[key])  # type: ignore[arg-type]
