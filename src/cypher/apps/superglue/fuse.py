@@ -57,7 +57,8 @@ def fuse(run_folder: Path, task: BenchmarkTask, *, seed: int, show: Show | None 
     learnt = {key: folder for key in TASKS if (folder := best_folder(run_folder, key)) is not None}
     if task.key not in learnt or len(learnt) < 2:
         raise ConfigError(
-            f"{run_folder} has learnt {', '.join(learnt) or 'nothing'}", needed=f"{task.key} and at least one other task"
+            f"{run_folder} has learnt {', '.join(learnt) or 'nothing'}",
+            needed=f"{task.key} and at least one other task",
         )
     if scores["adapter"] == "none":
         raise ConfigError(f"{run_folder} holds a run without adapters", change="run with --adapter seq_bn")

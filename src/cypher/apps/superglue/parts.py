@@ -75,9 +75,7 @@ def find_test_file(folders: Sequence[Path], task: BenchmarkTask) -> Path | None:
     return find_file(folders, task, "test") or find_file(folders, task, task.name)
 
 
-def task_parts(
-    folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool = False, hold_out: bool = True
-) -> Parts:
+def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool = False, hold_out: bool = True) -> Parts:
     """Divide the rows of one task.
 
     - ``train`` and ``val``: a part of ``train`` chooses, ``val`` is reported on.
