@@ -49,5 +49,5 @@ def test_what_cannot_be_fused_is_told(tmp_path: Path, tiny_bert: Path, monkeypat
     folder = learnt(tmp_path, tiny_bert, monkeypatch, tasks="cb,rte", adapter="lora")
     with pytest.raises(ConfigError, match="a bottleneck or compacter adapter"):
         fuse(folder, TASKS["cb"], seed=1)
-    with pytest.raises(ConfigError, match=r"has learnt cb, rte; needs wic and at least one other task"):
+    with pytest.raises(ConfigError, match=r"has learnt cb, rte: needs wic and at least one other task"):
         fuse(folder, TASKS["wic"], seed=1)
