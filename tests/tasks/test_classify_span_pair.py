@@ -134,7 +134,7 @@ def test_a_span_longer_than_its_room_and_one_without_a_token_are_told() -> None:
 
 
 @pytest.mark.parametrize("architecture", MODELS)
-def test_the_head_reads_the_means_of_both_spans_and_one_vector_of_the_row(architecture: str) -> None:
+def test_the_head_reads_the_row_the_means_of_both_spans_and_how_they_compare(architecture: str) -> None:
     """Each row alone, its vectors pooled by hand and put side by side."""
     task, model = marking(architecture)
     examples = [example for index, given in enumerate(GIVEN) for example in task.encode(given, index=index)]
@@ -142,13 +142,12 @@ def test_the_head_reads_the_means_of_both_spans_and_one_vector_of_the_row(archit
     found = task._logits(model.head, model.model(batch.inputs), batch)
     head = model.head
     assert isinstance(head, SpanPairHead)
-    weight = head.scores.weight.view(3, 2, -1)
     expected = []
     for example in examples:
         hidden = model.model(task.reader.inputs([example.places.sequence])).hidden[0]
         whole = hidden.mean(0) if architecture == "bert" else hidden[-1]
-        vectors = [whole, hidden[slice(*example.places.first)].mean(0), hidden[slice(*example.places.second)].mean(0)]
-        expected.append(sum(part @ vector for part, vector in zip(weight, vectors, strict=True)) + head.bias)
+        first, second = (hidden[slice(*place)].mean(0) for place in (example.places.first, example.places.second))
+        expected.append(head.scores(torch.cat([whole, first, second, (first - second).abs(), first * second])))
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
     loss = task.step(model, batch)["label"]
     golds = torch.tensor([0, 1, 0])
@@ -174,8 +173,8 @@ def test_rows_in_front_and_removed_tokens_do_not_count(pooling: Any) -> None:
     spans[0, 0, 0:2] = True  # token 1 was removed
     spans[0, 1, 2:4] = True
     whole = {"first": hidden[0, 2], "last": hidden[0, 4], "mean": hidden[0, 2:5].mean(0)}[pooling]
-    weight = head.scores.weight.view(3, 2, 4)
-    expected = weight[0] @ whole + weight[1] @ hidden[0, 2] + weight[2] @ hidden[0, 3:5].mean(0) + head.bias
+    first, second = hidden[0, 2], hidden[0, 3:5].mean(0)
+    expected = head.scores(torch.cat([whole, first, second, (first - second).abs(), first * second]))
     torch.testing.assert_close(head.joined(head(encoded), encoded, spans)[0], expected)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -193,6 +194,12 @@ def test_it_learns_and_writes_what_it_says(tmp_path: Path) -> None:
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 145))
     assert (tmp_path / "best.safetensors").exists()
+
+
+def test_without_evaluations_only_the_last_weights_are_scored(tmp_path: Path) -> None:
+    result = run(tmp_path, CONFIG.model_copy(update={"evaluations_per_epoch": 0}), dropout=0.0)
+    assert [row["step"] for row in evaluations(tmp_path)] == [result.steps] == [24]
+    assert json.loads((tmp_path / "best.json").read_text(encoding="utf-8"))["step"] == 24
 
 
 KILLED = """

@@ -1,4 +1,4 @@
-"""``cypher superglue``: run, table, submit, check."""
+"""``cypher superglue``: run, table, fuse, submit, check."""
 
 from __future__ import annotations
 
@@ -131,6 +131,42 @@ def table(
     print_table(columns(rows), [cells(row, shown_tasks(rows)) for row in rows])
     if html is not None:
         print(html)
+
+
+@app.command(epilog="Example: cypher superglue fuse runs/superglue_bottlenecks --task cb")
+def fuse(
+    run_folder: Run,
+    task: Annotated[str, typer.Option("--task", help="One that the run has learnt.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the fusion's weights and the order of rows.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Processor cores to use; all unless given.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Fuse the adapters of all tasks of a run for one of them (a run with --adapter seq_bn or another bottleneck)."""
+    from cypher.apps.superglue.benchmark import find_tasks
+
+    chosen = find_tasks(task)
+    if len(chosen) > 1:
+        raise ConfigError(f"--task {task} is several tasks", needed="one")
+    import torch
+
+    from cypher.apps.superglue.fuse import fuse as fuse_adapters
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with progress_bars() as show:
+        found = fuse_adapters(run_folder, chosen[0], seed=seed, show=show)
+    if json:
+        print_json(found)
+        return
+    print_table(
+        ("metric", "fused", "alone", "majority"),
+        [
+            (name, f"{value:.3f}", f"{found['alone'][name]:.3f}", f"{found['majority'][name]:.3f}")
+            for name, value in found["metrics"].items()
+        ],
+    )
 
 
 @app.command(epilog="Example: cypher superglue submit runs/superglue --output submission.zip")

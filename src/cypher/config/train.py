@@ -29,8 +29,9 @@ class TrainConfig(Section):
     """Decoupled; not applied to biases and norms."""
     clip_norm: float = Field(default=1.0, ge=0)
     """Gradients are scaled down to this global L2 norm; 0 turns it off."""
-    evaluations_per_epoch: int = Field(default=2, ge=1)
-    """How often the development rows are scored and a checkpoint is written."""
+    evaluations_per_epoch: int = Field(default=2, ge=0)
+    """How often the development rows are scored and a checkpoint is written; 0 scores them after the last step alone,
+    so that they choose nothing and the last weights are kept."""
     patience: int = Field(default=0, ge=0)
     """Stop after so many evaluations without a better score; 0 never stops early."""
     checkpoint_seconds: float = Field(default=120.0, gt=0)

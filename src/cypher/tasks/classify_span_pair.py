@@ -1,8 +1,8 @@
 """One label for two marked spans: does a word mean the same twice, does a pronoun mean that name.
 
-The head reads the mean state of each span and one vector of the whole row. It is linear, and linear scores commute
-with means, so every token is scored three ways (as a part of either span, as a part of the row) and the scores are
-averaged: logits stay a function of the model's outputs alone, wherever the spans are.
+The head reads the mean state of each span, one vector of the whole row, and how the spans compare: their absolute
+difference and their product, number by number (the matching of Mou et al. 2016, arXiv 1512.08422). A linear layer on
+the two means alone could not tell whether they are alike.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cypher.config import ClassifySpanPairConfig
 from cypher.config.classify import Pooling
@@ -77,7 +77,7 @@ class SpanPairPrediction:
 
 
 class SpanPairHead(Head):
-    """Three scores of every token for every label; see the module.
+    """A linear layer on two spans, their row and their comparison; see the module.
 
     Args:
         width: Of the hidden states.
@@ -88,21 +88,19 @@ class SpanPairHead(Head):
     def __init__(self, width: int, n_labels: int, pooling: Pooling) -> None:
         super().__init__()
         self.pooling: Pooling = pooling
-        self.n_labels = n_labels
-        self.scores = Linear(width, 3 * n_labels, bias=False)
-        self.bias = nn.Parameter(torch.zeros(n_labels))
+        self.scores = Linear(5 * width, n_labels)
         torch.nn.init.normal_(self.scores.weight, std=0.02)
+        torch.nn.init.zeros_(self.scores.bias)
 
     def forward(self, encoded: Encoded) -> Tensor:
-        """``(rows, seq, 3, labels)``: of a token in the row, in the first span, in the second."""
-        scores: Tensor = self.scores(encoded.scatter())
-        return scores.view(*scores.shape[:2], 3, self.n_labels)
+        """``(rows, seq, width)``, the states in the order of the tokens; which are spans is only known to the task."""
+        return encoded.scatter()
 
-    def joined(self, scores: Tensor, encoded: Encoded, spans: Tensor) -> Tensor:
+    def joined(self, states: Tensor, encoded: Encoded, spans: Tensor) -> Tensor:
         """The logits of each row.
 
         Args:
-            scores: What :meth:`forward` gave.
+            states: What :meth:`forward` gave.
             encoded: What it was given.
             spans: ``(rows, 2, seq)`` bool, the tokens of each span.
 
@@ -112,7 +110,9 @@ class SpanPairHead(Head):
         live = live_tokens(encoded)
         parts = torch.cat([_read(live, self.pooling).unsqueeze(1), spans & live.unsqueeze(1)], 1).float()
         shares = parts / parts.sum(2, keepdim=True).clamp(min=1)
-        return torch.einsum("rps,rspl->rl", shares, scores.float()) + self.bias.float()
+        row, first, second = (shares @ states.float()).unbind(1)
+        logits: Tensor = self.scores(torch.cat([row, first, second, (first - second).abs(), first * second], -1))
+        return logits
 
 
 def live_tokens(encoded: Encoded) -> Tensor:

@@ -89,7 +89,7 @@ def train(
     lengths = [task.length(example) for example in examples]
     per_epoch = -(-len(examples) // config.batch_size)
     total = per_epoch * config.epochs
-    evaluate_every = max(1, per_epoch // config.evaluations_per_epoch)
+    evaluate_every = max(1, per_epoch // config.evaluations_per_epoch) if config.evaluations_per_epoch else total
 
     model.model.prepare_training(dtype)
     engine = parallelise(model, world)

@@ -70,6 +70,15 @@ def test_certain_answers_come_back_as_the_labels(key: str, tmp_path: Path) -> No
         assert [type(label) for label in given] == [type(row.label) for row in rows]
 
 
+def test_wic_is_read_in_both_orders_and_their_logits_averaged(tmp_path: Path) -> None:
+    rows = rows_of("wic", tmp_path)[:2]
+    made = objective_rows(rows)
+    assert [(one.text, one.first) for one in made[1::2]] == [(one.pair, one.second) for one in made[::2]]
+    logits = [(0.0, 1.0), (3.0, 0.0), (2.0, 0.0), (0.0, 3.0)]
+    found = [SpanPairPrediction(label="", logits=one) for one in logits]
+    assert Answers(task=TASKS["wic"], calibration={}).predictions(rows, found) == [False, True]
+
+
 @pytest.mark.parametrize("key", TASKS)
 def test_rows_of_test_files_have_the_same_form(key: str, tmp_path: Path) -> None:
     known, unknown = objective_rows(rows_of(key, tmp_path)), objective_rows(rows_of(key, tmp_path, labels=False))

@@ -20,6 +20,15 @@ def test_a_part_of_train_chooses_and_val_is_reported(key: str, tmp_path: Path) -
     assert not {group_of(row) for row in parts.train} & {group_of(row) for row in parts.choose}
 
 
+def test_without_rows_held_out_all_of_train_is_learnt_from(tmp_path: Path) -> None:
+    folders = [write_benchmark(tmp_path, train=40)]
+    parts = task_parts(folders, TASKS["cb"], hold_out=False)
+    assert {row.idx for row in parts.train} == set(range(40))
+    assert (parts.choose, parts.origin["choose"]) == ([], "nothing")
+    assert {row.idx for row in parts.report} == set(range(40, 48))
+    assert task_parts(folders, TASKS["cb"], hold_out=False, few_shot=True).choose
+
+
 def test_a_validation_file_alone_is_divided_in_three_for_boolq_only(tmp_path: Path) -> None:
     for key in ("boolq", "rte"):
         write_lines(tmp_path / TASKS[key].name / "val.jsonl", [line(key, idx) for idx in range(200)])

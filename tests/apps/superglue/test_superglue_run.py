@@ -22,7 +22,8 @@ from cypher.config import Recipe
 from cypher.errors import ConfigError
 
 TINY = {key: Settings(max_length=160, epochs=1, batch_size=8, learning_rate=1e-3, patience=0,
-                      start_from={"cb": "rte", "boolq": "multirc"}.get(key)) for key in SCORED}  # fmt: skip
+                      start_from={"boolq": "multirc"}.get(key),
+                      evaluations_per_epoch=int(key != "cb")) for key in SCORED}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -51,15 +52,16 @@ def test_a_whole_run_is_scored_tabled_and_submitted(tmp_path: Path, tiny_bert: P
     scores = run(plan(tmp_path, tiny_bert), tell=told.append)
     assert scores["failed"] == {}
     assert set(scores["tasks"]) == set(TASKS)
-    assert [line.split(":")[0] for line in told][:2] == ["MultiRC", "RTE"]
+    assert [line.split(":")[0] for line in told][:2] == ["MultiRC", "BoolQ"]
     assert scores == json.loads((tmp_path / "run" / "scores.json").read_text(encoding="utf-8"))
     assert isinstance(scores["score"], float)
     assert set(scores["tasks"]["cb"]["seeds"]) == {"1", "2"}
     assert set(scores["tasks"]["rte"]["seeds"]) == {"1"}
+    assert (scores["tasks"]["cb"]["rows"]["train"], scores["tasks"]["cb"]["rows"]["choose"]) == (30, 0)
     assert set(scores["tasks"]["copa"]["standard_error"]) == {"accuracy"}
     assert scores["tasks"]["rte"]["standard_error"] is None
-    recipe = Recipe.load(tmp_path / "run" / "cb" / "seed-1" / "recipe.toml")
-    assert recipe.train.start_from == str(tmp_path / "run" / "rte" / "seed-1")
+    recipe = Recipe.load(tmp_path / "run" / "boolq" / "seed-1" / "recipe.toml")
+    assert recipe.train.start_from == str(tmp_path / "run" / "multirc" / "seed-1")
     ours = table_rows([tmp_path / "run"])[0]
     assert ours.score == pytest.approx(100 * scores["score"])
 
@@ -97,15 +99,15 @@ def test_a_task_that_fails_is_told_and_the_others_go_on(tmp_path: Path, tiny_ber
 
 def test_what_is_finished_is_not_learnt_again(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_benchmark(tmp_path / "data")
-    first = run(plan(tmp_path, tiny_bert, tasks=find_tasks("rte"), seeds=[1]))
-    stamp = (tmp_path / "run" / "rte" / "seed-1" / "best.safetensors").stat().st_mtime_ns
-    second = run(plan(tmp_path, tiny_bert, tasks=find_tasks("rte,cb"), seeds=[1]))
-    assert (tmp_path / "run" / "rte" / "seed-1" / "best.safetensors").stat().st_mtime_ns == stamp
-    assert second["tasks"]["rte"] == first["tasks"]["rte"]
-    shutil.rmtree(tmp_path / "run" / "rte")
-    third = run(plan(tmp_path, tiny_bert, tasks=find_tasks("cb"), seeds=[1]))
-    assert third["tasks"]["cb"] == second["tasks"]["cb"]
-    assert third["tasks"]["rte"] == first["tasks"]["rte"]
+    first = run(plan(tmp_path, tiny_bert, tasks=find_tasks("multirc"), seeds=[1]))
+    stamp = (tmp_path / "run" / "multirc" / "seed-1" / "best.safetensors").stat().st_mtime_ns
+    second = run(plan(tmp_path, tiny_bert, tasks=find_tasks("multirc,boolq"), seeds=[1]))
+    assert (tmp_path / "run" / "multirc" / "seed-1" / "best.safetensors").stat().st_mtime_ns == stamp
+    assert second["tasks"]["multirc"] == first["tasks"]["multirc"]
+    shutil.rmtree(tmp_path / "run" / "multirc")
+    third = run(plan(tmp_path, tiny_bert, tasks=find_tasks("boolq"), seeds=[1]))
+    assert third["tasks"]["boolq"] == second["tasks"]["boolq"]
+    assert third["tasks"]["multirc"] == first["tasks"]["multirc"]
 
 
 def test_another_model_adapter_or_data_is_refused(tmp_path: Path, tiny_bert: Path) -> None:

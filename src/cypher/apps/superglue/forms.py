@@ -1,7 +1,8 @@
 """What the model reads of each task: rows of the benchmark to rows of an objective, and its answers back.
 
 - CB, RTE and the diagnostics: two texts, one label (``classify``).
-- WiC and WSC: two words or phrases, marked in two sentences or in one text, one label (``classify_span_pair``).
+- WiC and WSC: two words or phrases, marked in two sentences or in one text, one label (``classify_span_pair``). WiC's
+  question is the same whichever sentence comes first, so both orders are read, and their logits averaged.
 - BoolQ: a question that "no" or "yes" answers, on a passage (``judge_candidates``, as the rest).
 - COPA: a question by its kind on the premise, that two sentences may answer.
 - MultiRC: a question with all its answers on one passage; any number of them right.
@@ -63,7 +64,7 @@ def label_text(label: object) -> str:
 
 
 def objective_rows(rows: Sequence[Row]) -> list[Any]:
-    """Rows of an objective, in order: one each, or one for each question of MultiRC and query of ReCoRD."""
+    """Rows of an objective, in order: one each, or one for each question of MultiRC, query of ReCoRD, order of WiC."""
     return [made for row in rows for made in _objective_rows(row)]
 
 
@@ -100,7 +101,11 @@ def _objective_rows(row: Row) -> list[ObjectiveRow]:
         labels = None if label is None else (label,)
         return [ClassifyRow(text=row.premise, pair=row.hypothesis, labels=labels)]
     if isinstance(row, WicRow):
-        return [SpanPairRow(text=row.sentence1, pair=row.sentence2, first=row.span1, second=row.span2, label=label)]
+        sides = ((row.sentence1, row.span1), (row.sentence2, row.span2))
+        return [
+            SpanPairRow(text=text, pair=pair, first=first, second=second, label=label)
+            for (text, first), (pair, second) in (sides, sides[::-1])
+        ]
     assert isinstance(row, WscRow), "every form of row is one of these"
     return [SpanPairRow(text=row.text, first=row.span1, second=row.span2, label=label)]
 
@@ -176,7 +181,10 @@ class Answers:
         if isinstance(row, (BoolQRow, CopaRow)):
             return self.task.labels[_best(next(found))]
         # Logits of the labels, in their order.
-        return self.task.labels[_best(next(found).logits)]
+        logits = next(found).logits
+        if isinstance(row, WicRow):
+            logits = [(one + other) / 2 for one, other in zip(logits, next(found).logits, strict=True)]
+        return self.task.labels[_best(logits)]
 
 
 def _refer_once(rows: Sequence[Row], predictions: list[Any], found: Sequence[SpanPairPrediction]) -> None:

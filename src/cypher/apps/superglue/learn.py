@@ -144,7 +144,9 @@ def learn(
     """
     any_number = task.key == "multirc"
     rows = sample(learnable(objective_rows(parts.train), any_number=any_number), settings.limit)
-    choose = sample(learnable(objective_rows(parts.choose), any_number=any_number), settings.choose_limit)
+    # Where nothing is held out, only the last weights are scored, and any rows will do: they choose nothing.
+    held_out = learnable(objective_rows(parts.choose), any_number=any_number) or rows
+    choose = sample(held_out, settings.choose_limit)
     digest = hashlib.sha256(repr((rows, choose, parts.report)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     if (finished := _finished(folder, recipe, digest)) is not None:
         return finished
@@ -160,7 +162,7 @@ def learn(
     scores = {
         "metrics": score(task, parts.report, predictions),
         "chosen": chosen / 100,
-        "rows": {"train": len(rows), "choose": len(choose), "report": len(parts.report)},
+        "rows": {"train": len(rows), "choose": len(choose) if parts.choose else 0, "report": len(parts.report)},
         "digest": digest,
         "steps": result.steps,
         "seconds": round(result.seconds, 1),

@@ -34,7 +34,7 @@ class Parts:
 
     Args:
         train: To learn from.
-        choose: To choose by.
+        choose: To choose by; none where nothing is held out.
         report: To report on.
         origin: In words, where each of them came from.
     """
@@ -75,7 +75,7 @@ def find_test_file(folders: Sequence[Path], task: BenchmarkTask) -> Path | None:
     return find_file(folders, task, "test") or find_file(folders, task, task.name)
 
 
-def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool = False) -> Parts:
+def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool = False, hold_out: bool = True) -> Parts:
     """Divide the rows of one task.
 
     - ``train`` and ``val``: a part of ``train`` chooses, ``val`` is reported on.
@@ -89,6 +89,8 @@ def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool =
         folders: Of data; the first that has the task's folder is taken.
         task: Which one.
         few_shot: Learn from :data:`FEW` rows and choose by as many.
+        hold_out: Whether a part of ``train`` chooses where there is ``val``; otherwise all of it is learnt from. Rows
+            of a file of their own choose in either case.
 
     Raises:
         DataError: A file that is needed is missing, cannot be read, or has rows without a label.
@@ -109,6 +111,9 @@ def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool =
     elif "val" in read and "dev32" in read:
         origin = {"train": "train", "choose": "dev32", "report": "val"}
         parts = Parts(train=read["train"], choose=read["dev32"], report=read["val"], origin=origin)
+    elif "val" in read and not (hold_out or few_shot):
+        origin = {"train": "train", "choose": "nothing", "report": "val"}
+        parts = Parts(train=read["train"], choose=[], report=read["val"], origin=origin)
     elif "val" in read or "dev32" in read:
         report = "val" if "val" in read else "dev32"
         n_rows = len(read["train"])
@@ -130,7 +135,7 @@ def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool =
             origin={**parts.origin, "few_shot": f"the first {FEW} rows to learn from and to choose by"},
         )
     for name in ("train", "choose", "report"):
-        if not getattr(parts, name):
+        if not getattr(parts, name) and parts.origin[name] != "nothing":
             raise DataError(f"{task.name}: no rows to {name} by", needed="more rows, or more texts that differ")
     return parts
 

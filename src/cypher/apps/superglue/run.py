@@ -122,7 +122,11 @@ def task_folder(output: Path, key: str, seed: int) -> Path:
 
 
 def best_folder(output: Path, key: str) -> Path | None:
-    """The finished seed of a task that did best on the rows to choose by; ``None`` where there is none."""
+    """The finished seed of a task that did best on the rows to choose by; ``None`` where there is none.
+
+    Where nothing was held out the seeds are told apart by the training rows, which all of them know by heart: of
+    equals it is the first.
+    """
     found = [
         (json.loads(path.read_text(encoding="utf-8"))["chosen"], path.parent)
         for path in sorted((output / key).glob("seed-*/scores.json"))
@@ -174,8 +178,9 @@ def _check_model(plan: Plan) -> None:
 
 
 def _learn_task(task: BenchmarkTask, plan: Plan, show: Show | None) -> dict[str, Any]:
-    parts = task_parts(plan.folders, task, few_shot=plan.few_shot)
     settings = settings_of(task.key, plan.profile)
+    hold_out = settings.evaluations_per_epoch > 0
+    parts = task_parts(plan.folders, task, few_shot=plan.few_shot, hold_out=hold_out)
     seeds = plan.seeds if task.key in SEVERAL_SEEDS else plan.seeds[:1]
     first = None if settings.start_from is None else best_folder(plan.output, settings.start_from)
     results = {

@@ -25,7 +25,8 @@ class Settings:
         epochs: Passes over the training rows.
         batch_size: Rows of a step; questions, where answers share a passage.
         learning_rate: Peak, of adapter and head.
-        evaluations_per_epoch: Looks at the rows that choose.
+        evaluations_per_epoch: Looks at the rows that choose; 0 holds no training rows out to choose by, learns from
+            all of them and keeps the last weights, for tasks where the rows held out would be too few to tell.
         patience: Looks without a better score before it stops.
         start_from: Task whose trained weights this one goes on from, if it is part of the run.
         limit: At most so many training rows; ``None`` takes all.
@@ -46,17 +47,22 @@ class Settings:
 FULL = {
     # MultiRC's answers on passages are ten times as many as BoolQ's rows, and read in the same way.
     "boolq": Settings(
-        max_length=256, epochs=6, batch_size=16, learning_rate=5e-4, evaluations_per_epoch=2, start_from="multirc"
+        max_length=256, epochs=3, batch_size=16, learning_rate=5e-4, evaluations_per_epoch=2, start_from="multirc"
     ),
-    # Two hundred rows, sixteen of them neutral: what RTE has learnt of entailment is most of what there is to know.
-    "cb": Settings(max_length=288, epochs=12, batch_size=8, learning_rate=5e-4, patience=6, start_from="rte"),
-    "copa": Settings(max_length=96, epochs=12, batch_size=16, learning_rate=5e-4, patience=5),
+    # Passes were chosen on folds of the training rows, where from the sixth on nothing changes (79.6 % right of those
+    # that were left out, with and without RTE's weights to begin with: without is simpler). At twice this rate one seed
+    # of several learnt nothing. Of 250 rows 16 are neutral, so a part held out would have three of them to choose by.
+    "cb": Settings(max_length=288, epochs=8, batch_size=8, learning_rate=5e-4, evaluations_per_epoch=0),
+    # On a third of the training rows left out, passes six to eight are alike (61 % right); the rate as CB's.
+    "copa": Settings(max_length=96, epochs=8, batch_size=16, learning_rate=5e-4, evaluations_per_epoch=0),
     "multirc": Settings(
         max_length=512, epochs=3, batch_size=16, learning_rate=7e-4, evaluations_per_epoch=2, choose_limit=400
     ),
     "record": Settings(max_length=384, epochs=8, batch_size=4, learning_rate=5e-4),
     "rte": Settings(max_length=192, epochs=6, batch_size=16, learning_rate=5e-4, evaluations_per_epoch=2),
-    "wic": Settings(max_length=96, epochs=6, batch_size=32, learning_rate=1e-3, evaluations_per_epoch=2, patience=5),
+    # Every row is read in both orders, so three passes are six. On the tenth held out the third pass was flat (65 %),
+    # so that nothing has to be chosen there, and its rows may be learnt from, too.
+    "wic": Settings(max_length=96, epochs=3, batch_size=32, learning_rate=1e-3, evaluations_per_epoch=0),
     "wsc": Settings(max_length=192, epochs=12, batch_size=16, learning_rate=3e-4, patience=5),
 }
 """By the key of the task."""
@@ -93,4 +99,5 @@ def settings_of(key: str, profile: Profile) -> Settings:
     """
     if profile == "full":
         return FULL[key]
-    return replace(FULL[key], evaluations_per_epoch=1, patience=0, **_QUICK[key])  # type: ignore[arg-type]
+    looks = min(1, FULL[key].evaluations_per_epoch)
+    return replace(FULL[key], evaluations_per_epoch=looks, patience=0, **_QUICK[key])  # type: ignore[arg-type]
