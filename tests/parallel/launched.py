@@ -35,11 +35,12 @@ def work(case: str) -> None:
         world.total([1.0], over=("replicate",))
 
 
-try:
-    work(sys.argv[1])
-except Exception as error:  # noqa: BLE001 - as a command does: a note, and an exit code
-    record_failure(error)
-    sys.exit(1)
-except KeyboardInterrupt as error:
-    record_failure(error, line="interrupted in order")
-    sys.exit(130)
+if __name__ == "__main__":
+    try:
+        work(sys.argv[1])
+    except Exception as error:  # noqa: BLE001 - as a command does: a note, and an exit code
+        record_failure(error)
+        sys.exit(1)
+    except KeyboardInterrupt as error:
+        record_failure(error, line="interrupted in order")
+        sys.exit(130)
