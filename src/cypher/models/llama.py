@@ -166,7 +166,6 @@ class Llama(Model):
     """
 
     remembers = ("decoder",)
-    language_parts = ("token", "embedding_output", "output", "vocabulary_logits")
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -181,6 +180,7 @@ class Llama(Model):
         self.segments = nn.ModuleDict({"decoder": nn.ModuleDict(blocks)})
         self.norm = RmsNorm(config.width, epsilon=config.norm_epsilon)
         self.output = None if config.is_tied else Linear(config.width, config.vocabulary_size, bias=False)
+        self.language_parts = ("token", "embedding_output", "vocabulary_logits") if config.is_tied else ("output",)
         self.vocabulary_logits = VocabularyLogits()
 
     @staticmethod

@@ -94,7 +94,7 @@ def parts_of(headed: HeadedModel, stretch: range) -> set[str]:
     if stretch.stop == len(names):
         needed.add("head")
         if isinstance(headed.head, LanguageHead):
-            needed |= {f"model.{part}" for part in model.language_parts if _find(model, part) is not None}
+            needed |= {f"model.{part}" for part in model.language_parts}
         # Poolers and the like, which heads may ask for.
         others = [name for name, _ in model.named_children() if name not in ("segments", *claimed)]
         needed |= {f"model.{name}" for name in others if not any(part.startswith(f"{name}.") for part in claimed)}
@@ -153,14 +153,6 @@ def keep(headed: HeadedModel, needed: Collection[str], named: Collection[str]) -
                 setattr(module, child_name, Absent())
 
     visit(headed, "")
-
-
-def _find(model: Model, name: str) -> nn.Module | None:
-    """A module by its name; ``None`` where a model of this kind goes without."""
-    module: nn.Module | None = model
-    for part in name.split("."):
-        module = getattr(module, part, None)
-    return module
 
 
 @dataclass(frozen=True, kw_only=True)
