@@ -49,7 +49,7 @@ FULL = {
     "boolq": Settings(
         max_length=256, epochs=3, batch_size=16, learning_rate=5e-4, evaluations_per_epoch=2, start_from="multirc"
     ),
-    # Two folds of the training rows, 108 of them left out: 79.6 % right, macro-F1 60.6, alike in the last two passes. In
+    # Two folds of the training rows, 108 of them left out: 79.6 % right, macro-F1 60.6, as in the pass before. In
     # batches of 8 at half the rate 77.9 and 53.9, as candidates "no", "maybe", "yes" 74.9, on from RTE 78.1 and 54.1;
     # in batches of 8 at this rate one run learnt nothing. Of 250 rows 16 are neutral: a fifth would have three of them.
     "cb": Settings(max_length=288, epochs=10, batch_size=16, learning_rate=1e-3, evaluations_per_epoch=0),
