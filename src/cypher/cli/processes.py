@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import typer
-
 from cypher.cli.console import INTERRUPTED, debugging, note, told
 from cypher.errors import CypherError
 
@@ -72,7 +70,8 @@ def one_of_many() -> Iterator[None]:
         if debugging.get():
             raise
         if is_launched():
-            raise typer.Exit(error.exit_code if isinstance(error, CypherError) else _code(error)) from None
+            # Not typer.Exit: with the code of Ctrl-C it is told as one.
+            raise SystemExit(error.exit_code if isinstance(error, CypherError) else _code(error)) from None
         named = CypherError(f"rank {os.environ.get('RANK', '?')}: {line}")
         named.exit_code = error.exit_code if isinstance(error, CypherError) else _code(error)
         raise named from error

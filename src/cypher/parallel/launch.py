@@ -90,7 +90,10 @@ def launch(
                     tell(f"attempt {number}: {_line(failure)}; all processes were started again")
             if not exit_codes and stopped_by is None:
                 return
-            failure = first_failure(read_failures(attempts[-1]) if attempts else [], exit_codes)
+            failures = read_failures(attempts[-1]) if attempts else []
+            if stopped_by is not None:  # all of them end by the same; the first process knows how far they were
+                failures.sort(key=lambda failure: failure.rank)
+            failure = first_failure(failures, exit_codes)
     if stopped_by == signal.SIGINT and failure is None:
         raise KeyboardInterrupt
     if failure is None:
