@@ -43,8 +43,8 @@ ask: $(VENV)/.cypher ## answer a question from documents: make ask DOCS=path Q="
 	@$(VENV)/bin/cypher models fetch minilm > /dev/null
 	@$(VENV)/bin/cypher qa ask -- "$$Q" "$$DOCS"
 
-test: $(VENV)/.developer ## run all tests (ARGS="tests/hub -x" for some)
-	@$(VENV)/bin/python -m pytest $(ARGS)
+test: $(VENV)/.developer ## run all tests but slow ones (ARGS="tests/hub -x" for some, ARGS="-m slow" for those)
+	@$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
 
 lint: $(VENV)/.developer ## check style, types and the direction of imports
 	@$(VENV)/bin/ruff check .

@@ -80,7 +80,9 @@ def size(tensor: torch.Tensor) -> int:
     return local.numel() * local.element_size()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(family, marks=[pytest.mark.slow] * (family != "encoder_decoder")) for family in FAMILIES]
+)
 @pytest.mark.parametrize("text", PLANS)
 def test_what_is_said_is_what_is_held(workers: Workers, text: str, family: str):
     plan = ParallelPlan.parse(text)

@@ -137,6 +137,7 @@ def test_every_adapter(workers: Workers, plan: str, family: str):
             assert_same(found, expected[name], tolerance=2e-5, what=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "adapter", "tree"),
     [
