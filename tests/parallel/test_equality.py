@@ -27,7 +27,7 @@ def cases():
             yield pytest.param(world, text, family, id=f"{text}-{family}", marks=[pytest.mark.slow] if is_long else [])
 
 
-@pytest.mark.parametrize(("world", "text", "family"), cases())
+@pytest.mark.parametrize(("world", "text", "family"), list(cases()))
 def test_a_plan_trains_as_one_process(workers: Workers, world: int, text: str, family: str):
     expected_losses, expected, predicted = alone(family)
     results = workers.run(world, curve, text, family)

@@ -85,7 +85,7 @@ def in_order(keys: Sequence[str]) -> list[str]:
 
     Example:
         >>> in_order(["boolq", "cb", "multirc", "rte", "wsc"])
-        ['multirc', 'rte', 'boolq', 'cb', 'wsc']
+        ['multirc', 'boolq', 'cb', 'rte', 'wsc']
     """
     begun_from = {settings.start_from for settings in FULL.values()}
     return sorted(keys, key=lambda key: key not in begun_from)
