@@ -119,6 +119,7 @@ def ranks_of(process: subprocess.Popen[str]) -> list[int]:
     return [int(line.split()[0]) for line in found.stdout.splitlines() if " train " in line]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_started_again_and_the_run_ends_as_if_it_had_not_been(
     recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):

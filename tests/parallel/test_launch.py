@@ -68,6 +68,7 @@ def test_the_first_failure_is_told_and_not_its_victims(case: str, told: str, cap
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_processes_are_started_again_after_a_failure():
     told: list[str] = []
     start("fail once", max_restarts=1, tell=told.append)
@@ -103,6 +104,7 @@ def is_running(number: int) -> bool:
     return bool(shown) and not shown.startswith("Z")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_in_order():
     process, ids = launcher("wait")
     process.send_signal(signal.SIGINT)
@@ -112,6 +114,7 @@ def test_ctrl_c_ends_all_in_order():
     assert are_gone(ids, seconds=0.1)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_those_that_do_not_listen():
     process, ids = launcher("stubborn")
     process.send_signal(signal.SIGINT)

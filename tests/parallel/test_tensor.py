@@ -127,6 +127,7 @@ def test_what_a_model_can_be(workers: Workers, plan: str, family: str, options: 
         assert_same(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("plan", ["tp=2", "tp=2,sequence_parallel"])
 def test_every_adapter(workers: Workers, plan: str, family: str):
