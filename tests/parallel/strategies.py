@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+from token_task import FAMILIES
+
 from cypher.config import ParallelPlan
 
-# By number of processes; what a plan needs eight for is marked slow.
+# By number of processes.
 STRATEGIES: dict[int, tuple[str, ...]] = {
     2: (
         "dp=2",
@@ -38,6 +43,10 @@ STRATEGIES: dict[int, tuple[str, ...]] = {
         "dp=2,pp=2",
         "dp=2,pp=2,zero=1",
         "dp=2,pp=2,zero=3",
+        "dp=2,pp=2,schedule=interleaved",
+        "dp=2,pp=2,schedule=interleaved_zero_bubble",
+        "dp=2,pp=2,schedule=zbv_zero_bubble,zero=1",
+        "dp=2,pp=2,schedule=dualpipe_v",
         "pp=2,tp=2",
         "pp=2,tp=2,schedule=interleaved",
         "pp=2,tp=2,sequence_parallel,schedule=zbv_zero_bubble",
@@ -49,3 +58,19 @@ STRATEGIES: dict[int, tuple[str, ...]] = {
 def plans(world: int) -> list[ParallelPlan]:
     """All plans for a number of processes."""
     return [ParallelPlan.parse(text) for text in STRATEGIES[world]]
+
+
+def cases() -> list[Any]:
+    """World, plan and family; slow with eight processes, and with four but for the family that has all there is."""
+    return [
+        pytest.param(
+            world,
+            text,
+            family,
+            id=f"{text}-{family}",
+            marks=[pytest.mark.slow] if world > 4 or (world == 4 and family != "encoder_decoder") else [],
+        )
+        for world, texts in STRATEGIES.items()
+        for text in texts
+        for family in FAMILIES
+    ]

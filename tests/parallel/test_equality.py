@@ -6,12 +6,10 @@ from functools import cache
 
 import pytest
 import torch
-from strategies import STRATEGIES
-from token_task import FAMILIES, LEARNING_RATE, curve
+from strategies import cases
+from token_task import LEARNING_RATE, curve
 from torch import Tensor
 from workers import Workers
-
-CASES = [(world, text) for world, texts in STRATEGIES.items() for text in texts]
 
 
 @cache
@@ -19,15 +17,7 @@ def alone(family: str, rows: int = 8) -> tuple[list[float], dict[str, Tensor], l
     return curve("dp=1", family, rows=rows)
 
 
-def cases():
-    """All of them; with four processes and more, one family is enough where the others take long."""
-    for world, text in CASES:
-        for family in FAMILIES:
-            is_long = world > 4 or (world == 4 and family != "encoder_decoder")
-            yield pytest.param(world, text, family, id=f"{text}-{family}", marks=[pytest.mark.slow] if is_long else [])
-
-
-@pytest.mark.parametrize(("world", "text", "family"), list(cases()))
+@pytest.mark.parametrize(("world", "text", "family"), cases())
 def test_a_plan_trains_as_one_process(workers: Workers, world: int, text: str, family: str):
     expected_losses, expected, predicted = alone(family)
     results = workers.run(world, curve, text, family)

@@ -32,7 +32,7 @@ VOCABULARY = 67  # odd, so that no number of processes divides it
 LEARNING_RATE = 1e-3
 
 
-def model_of(family: str, *, tied: bool = True, dropout: float = 0.0) -> Model:
+def model_of(family: str, *, tied: bool = True, dropout: float = 0.0, decoder_blocks: int = 2) -> Model:
     """A model of four blocks and four heads, the same in every process."""
     torch.manual_seed(7)
     sizes: dict[str, Any] = {
@@ -45,7 +45,8 @@ def model_of(family: str, *, tied: bool = True, dropout: float = 0.0) -> Model:
     elif family == "decoder":
         model = Llama(LlamaConfig(**sizes, n_layers=4, n_key_value_heads=4, is_tied=tied))
     else:
-        model = Seq2Seq(Seq2SeqConfig(**sizes, n_encoder_layers=2, n_decoder_layers=2, style="pre"))
+        blocks = {"n_encoder_layers": 4 - decoder_blocks, "n_decoder_layers": decoder_blocks}
+        model = Seq2Seq(Seq2SeqConfig(**sizes, **blocks, style="pre"))
     # What is drawn from N(0, 1) would make gradients so small elsewhere that nothing could be compared.
     for name, parameter in model.named_parameters():
         if "token" in name or "position" in name or "segment" in name:

@@ -55,7 +55,8 @@ def clip(
         square += own
     (total,) = world.total([square.item()], over=("pp",) if world.plan.pp > 1 else ())
     norm_before = float(total**0.5)
-    if max_norm and norm_before > max_norm:
+    # A stage may have nothing that is trained.
+    if gradients and max_norm and norm_before > max_norm:
         factor = max_norm / (norm_before + 1e-6)
         torch._foreach_mul_([_local(gradient) for gradient in gradients], factor)
     return norm_before

@@ -29,14 +29,14 @@ def whole_tensors(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tens
         In the main process all of them, copies of their own; elsewhere nothing.
     """
     own = {}
+    is_first = world.place("replicate") == world.place("shard") == world.place("tp") == 0
     for name, tensor in tensors.items():
         value = tensor.detach()
         whole = value.full_tensor() if isinstance(value, DTensor) else value
-        if world.place("replicate") == world.place("shard") == world.place("tp") == 0:
+        if is_first:
             own[name] = whole.clone()
-    if world.plan.pp == 1 or not own:
-        return own if world.is_main else {}
-    return _from_stages(own, world)
+    # A stage with no tensors takes part: the others wait for it.
+    return _from_stages(own, world) if world.plan.pp > 1 and is_first else own
 
 
 def _from_stages(own: dict[str, Tensor], world: World) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from cypher.config import ParallelPlan
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Model
 from cypher.parallel.exchange import share_of
-from cypher.parallel.stages import cut, parts_of, stages_of
+from cypher.parallel.stages import cut, first_names, parts_of, stages_of
 from cypher.parallel.tensor_plan import Cut
 
 
@@ -51,21 +51,22 @@ def parts_by_rank(headed: HeadedModel, plan: ParallelPlan, cuts: Mapping[str, Cu
         plan: Its ``tp``, ``pp`` and schedule.
         cuts: Of :func:`cypher.parallel.tensor_plan.cuts_of`, which depend on no plan.
     """
-    found = []
+    found, names = [], first_names(headed)
     stretches = cut(len(list(headed.model.blocks())), plan.stages)
     for rank in range(plan.pp):
         needed = set().union(*(parts_of(headed, stretches[stage]) for stage in stages_of(plan, rank)))
-        parts = []
-        for name, parameter in headed.named_parameters():
-            if plan.pp > 1 and not _is_in(name, needed):
+        parts, counted = [], set[str]()
+        for name, parameter in headed.named_parameters(remove_duplicate=False):
+            if (plan.pp > 1 and not _is_in(name, needed)) or names[name] in counted:
                 continue
+            counted.add(names[name])
             shape = list(parameter.shape) or [1]
             dim = cuts[name].dim
             if dim is not None:
                 _, shape[dim] = share_of(shape[dim], plan.tp, 0)
             parts.append(
                 Part(
-                    name=name,
+                    name=names[name],
                     rows=shape[0],
                     row=math.prod(shape[1:]),
                     is_trained=parameter.requires_grad,

@@ -5,7 +5,8 @@ Before this the model has its weights, its adapters and what of it is frozen. Th
 1. *stages*: what other processes run is taken away, so that nothing below is done for it;
 2. *tensors*: matrices are cut, which the copies then divide further: the other way round each cut would gather first;
 3. *activation checkpointing*: a block is run again as it is called here, gathering and all;
-4. *copies*: DDP or FSDP2 around everything, because they exchange the gradients of what is finally there.
+4. *copies*: DDP or FSDP2 around everything, because they exchange the gradients of what is finally there; in a
+   pipeline without FSDP2 they are averaged when its schedule is through.
 
 The optimiser comes last: it holds what is left of the parameters in this process.
 """
@@ -21,8 +22,8 @@ from cypher.models.headed import HeadedModel
 from cypher.parallel.engine import Engine
 from cypher.parallel.one_process import OneProcess
 from cypher.parallel.pipeline import pipeline
-from cypher.parallel.replicate import replicate
-from cypher.parallel.shard import average, shard
+from cypher.parallel.replicate import average, replicate
+from cypher.parallel.shard import shard
 from cypher.parallel.tensor import divide
 from cypher.parallel.whole_engine import WholeEngine
 from cypher.parallel.working import Working
@@ -54,9 +55,12 @@ def parallelise(headed: HeadedModel, world: World | None = None) -> Engine:
             (divided or headed.model).lay_out_frozen()
 
     def copied(module: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
-        if not shards:
-            return replicate(module, world) if plan.dp > 1 else module
-        whole = shard(module, blocks, world)
+        if plan.dp == 1:
+            return module
+        if not shards and plan.pp == 1:
+            return replicate(module, world)
+        # A pipeline's stages go through their backwards in pieces, some of them past the hooks that DDP waits for.
+        whole = shard(module, blocks, world) if shards else list(module.parameters())
         before_the_clip.append(lambda: average(whole, world))
         return module
 

@@ -43,12 +43,14 @@ from cypher.parallel.stages import (
     Boundary,
     Capacity,
     cut,
+    first_names,
     keep,
     parts_of,
     relays,
     require_apart,
     stages_of,
     tokens_in_front,
+    uses_again,
 )
 from cypher.parallel.world import World
 
@@ -90,6 +92,7 @@ class Stage(nn.Module):
         in_front: Tokens that are put in front of others, by segment.
         step: Shared with the other stages of this process.
         scale: Factor on the shares of the loss: gradients are averaged over as many copies.
+        uses_again: Whether it uses a parameter that is trained more than once.
     """
 
     def __init__(
@@ -101,8 +104,10 @@ class Stage(nn.Module):
         in_front: dict[str, int],
         step: Step,
         scale: float,
+        uses_again: bool,
     ) -> None:
         super().__init__()
+        self.uses_again = uses_again
         self.owned = nn.ModuleList(owned)
         self.number, self.stretch, self.in_front, self.step, self.scale = number, stretch, in_front, step, scale
         self._headed = (headed,)
@@ -176,6 +181,7 @@ class PipelineEngine(Engine):
         stages: Of this process, in order.
         modules: The same, wrapped by DDP or sharded by FSDP2 where there are copies.
         world: All processes.
+        names: Those of :func:`cypher.parallel.stages.first_names`.
         step: The stages'.
         in_front: Tokens that are put in front of others, by segment.
         relayed: What is sent around when the model is used whole.
@@ -189,13 +195,14 @@ class PipelineEngine(Engine):
         modules: Sequence[nn.Module],
         world: World,
         *,
+        names: dict[str, str],
         step: Step,
         in_front: dict[str, int],
         relayed: dict[str, Relayed],
         settle_parts: Callable[[], None],
     ) -> None:
         self.headed, self.world, self.parts = headed, world, world.plan.pipeline_microbatches
-        self.stages, self.modules = stages, modules
+        self.stages, self.modules, self.names = stages, modules, names
         self.step, self.in_front, self.relayed, self.settle_parts = step, in_front, relayed, settle_parts
         self._schedules: dict[Capacity, Any] = {}
         self._is_last = any(stage.sent is None for stage in stages)
@@ -205,7 +212,7 @@ class PipelineEngine(Engine):
         """What this process trains."""
         own = {id(parameter) for stage in self.stages for parameter in stage.parameters()}
         return {
-            name: parameter
+            self.names[name]: parameter
             for name, parameter in self.headed.named_parameters()
             if parameter.requires_grad and id(parameter) in own
         }
@@ -261,6 +268,9 @@ class PipelineEngine(Engine):
                         input_args=given,
                         output_args=sent,
                         group=self.world.group("pp"),
+                        # Apart from those of inputs, the gradients of a weight that is used twice come out wrong: the
+                        # way from the second use leads past the first. Such a stage works out all at once.
+                        dw_builder=_nothing_later if stage.uses_again else None,
                     )
                 )
             stages = made[0] if plan.stages_per_rank == 1 else made
@@ -279,18 +289,18 @@ class PipelineEngine(Engine):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             local = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
+            summed = local.clone(memory_format=torch.contiguous_format)
             if own == places[0]:
+                received = torch.empty_like(summed)
                 for other in places[1:]:
-                    received = torch.empty_like(local)
                     dist.recv(received, group=group, group_src=other)
-                    local.add_(received)
+                    summed.add_(received)
                 for other in places[1:]:
-                    dist.send(local, group=group, group_dst=other)
+                    dist.send(summed, group=group, group_dst=other)
             else:
-                dist.send(local.contiguous(), group=group, group_dst=places[0])
-                summed = torch.empty_like(local)
+                dist.send(summed, group=group, group_dst=places[0])
                 dist.recv(summed, group=group, group_src=places[0])
-                local.copy_(summed)
+            local.copy_(summed)
 
     def clip(self, max_norm: float) -> float:
         """As in :class:`Engine`."""
@@ -364,7 +374,8 @@ def pipeline(
     parts = [parts_of(headed, stretch) for stretch in stretches]
     require_apart(headed, parts, plan)
     relayed, in_front = relays(headed, stretches, places), tokens_in_front(headed.model)
-    own = stages_of(plan, world.place("pp"))
+    again = [uses_again(headed, one) for one in parts]
+    own, parameter_names = stages_of(plan, world.place("pp")), first_names(headed)
     # What predictions ask of a head is not its forward alone, so every process has it.
     keep(headed, set[str]().union({"head"}, *(parts[stage] for stage in own)), relayed)
     cut_matrices([stretches[stage] for stage in own])
@@ -378,6 +389,7 @@ def pipeline(
             in_front,
             step,
             scale=float(plan.dp),
+            uses_again=again[stage],
         )
         for stage in own
     ]
@@ -386,12 +398,25 @@ def pipeline(
         copied(stage, [blocks[name] for name in names[stage.stretch.start : stage.stretch.stop]]) for stage in stages
     ]
     return PipelineEngine(
-        headed, stages, modules, world, step=step, in_front=in_front, relayed=relayed, settle_parts=settle_parts
+        headed,
+        stages,
+        modules,
+        world,
+        names=parameter_names,
+        step=step,
+        in_front=in_front,
+        relayed=relayed,
+        settle_parts=settle_parts,
     )
 
 
 def _inside(module: nn.Module, work: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
     return lambda: module(work=work)
+
+
+def _nothing_later() -> Callable[[], None]:
+    """What a stage that works out all gradients at once does when those of weights are due."""
+    return lambda: None
 
 
 def _identity(share: Tensor, target: Tensor) -> Tensor:

@@ -6,36 +6,70 @@ updates some of the parameters and sends them to the others.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 from cypher.parallel.world import World
+
+# Gradients that are sent in one piece: each message costs, and so does room for all of them at once.
+_TOGETHER = 64
 
 
 def replicate(module: nn.Module, world: World) -> nn.Module:
     """Keep the copies of a module equal: gradients are averaged over them while the backward is still at work.
 
     Args:
-        module: With plain parameters, of which some may be unused in a step.
+        module: With plain parameters, of which some may be unused in a step; if none is trained, there is nothing to
+            keep equal, and it is returned as it is.
         world: The copies lie along its ``replicate`` axis.
     """
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        return module
     # Which parts a step leaves out is drawn anew each time; a copy that waited for their gradients would wait forever.
     return DistributedDataParallel(
         module, process_group=world.group("replicate"), gradient_as_bucket_view=True, find_unused_parameters=True
     )
 
 
-def divided_optimiser(groups: list[dict[str, Any]], world: World) -> ZeroRedundancyOptimizer:
-    """AdamW whose moments are divided over the copies.
+@torch.no_grad()
+def average(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Average gradients over the copies, once all of a step's are there.
+
+    Args:
+        parameters: Whole in every copy; in the same order in all, and used in a step by all or by none.
+        world: The copies lie along its ``replicate`` and ``shard`` axes.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for gradient in gradients:
+        by_dtype.setdefault(gradient.dtype, []).append(gradient)
+    for alike in by_dtype.values():
+        for start in range(0, len(alike), _TOGETHER):
+            together = alike[start : start + _TOGETHER]
+            flat = torch.cat([gradient.flatten() for gradient in together])
+            for axis in ("replicate", "shard"):
+                dist.all_reduce(flat, group=world.group(axis))
+            flat /= world.plan.dp
+            pieces = torch.split(flat, [gradient.numel() for gradient in together])
+            for gradient, piece in zip(together, pieces, strict=True):
+                gradient.copy_(piece.view_as(gradient))
+
+
+def divided_optimiser(groups: list[dict[str, Any]], world: World) -> torch.optim.Optimizer:
+    """AdamW whose moments are divided over the copies; with nothing that is trained there is nothing to divide.
 
     Args:
         groups: As of ``torch.optim.AdamW``, the same in every copy.
         world: The copies lie along its ``replicate`` axis.
     """
+    if not any(group["params"] for group in groups):
+        return torch.optim.AdamW(groups, fused=True)
     return ZeroRedundancyOptimizer(
         groups, optimizer_class=torch.optim.AdamW, process_group=world.group("replicate"), fused=True
     )

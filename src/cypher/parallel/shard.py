@@ -16,8 +16,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
@@ -35,7 +33,7 @@ def shard(module: nn.Module, blocks: Sequence[nn.Module], world: World) -> list[
         world: The copies lie along its ``replicate`` and ``shard`` axes.
 
     Returns:
-        Parameters that stay whole; :func:`average` their gradients once a step.
+        Parameters that stay whole; :func:`cypher.parallel.replicate.average` their gradients once a step.
     """
     plan = world.plan
     # A pipeline's micro-batches would each gather anew, so there parameters stay for all of a step.
@@ -65,21 +63,6 @@ def divided_again(modules: Iterable[nn.Module]) -> Iterator[None]:
             for part in module.modules():
                 if isinstance(part, FSDPModule):
                     part.reshard()
-
-
-@torch.no_grad()
-def average(parameters: Iterable[nn.Parameter], world: World) -> None:
-    """Average gradients over the copies, as those of divided parameters are by themselves.
-
-    Args:
-        parameters: Whole in every copy; in the same order in all.
-        world: The copies lie along its ``replicate`` and ``shard`` axes.
-    """
-    for parameter in parameters:
-        if parameter.grad is not None:
-            for axis in ("replicate", "shard"):
-                dist.all_reduce(parameter.grad, group=world.group(axis))
-            parameter.grad /= world.plan.dp
 
 
 def _left_whole(module: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Parameter]:

@@ -7,7 +7,8 @@ all parameters have the names of the undivided model.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -73,8 +74,8 @@ def stages_of(plan: ParallelPlan, rank: int) -> list[int]:
     return [rank, plan.stages - 1 - rank if plan.is_v_shaped else plan.pp + rank]
 
 
-def parts_of(headed: HeadedModel, stretch: range) -> set[str]:
-    """Names, in the headed model, of the modules that one stage needs.
+def parts_of(headed: HeadedModel, stretch: range) -> Counter[str]:
+    """Names, in the headed model, of the modules that one stage needs, and how often it goes through each.
 
     Args:
         headed: With all of its modules.
@@ -82,23 +83,52 @@ def parts_of(headed: HeadedModel, stretch: range) -> set[str]:
     """
     model = headed.model
     names = [name for name, _ in model.blocks()]
-    needed = {f"model.segments.{name}" for name in names[stretch.start : stretch.stop]}
+    needed = Counter(f"model.segments.{name}" for name in names[stretch.start : stretch.stop])
     claimed: set[str] = set()
     for segment, blocks in model.segments.items():
         parts, numbers = model.segment_parts(segment), list(cast(nn.ModuleDict, blocks))
         claimed |= {*parts.entering, *parts.leaving}
         if names.index(f"{segment}.{numbers[0]}") in stretch:
-            needed |= {f"model.{part}" for part in parts.entering}
+            needed.update(f"model.{part}" for part in parts.entering)
         if names.index(f"{segment}.{numbers[-1]}") in stretch:
-            needed |= {f"model.{part}" for part in parts.leaving}
+            needed.update(f"model.{part}" for part in parts.leaving)
     if stretch.stop == len(names):
-        needed.add("head")
+        needed["head"] += 1
         if isinstance(headed.head, LanguageHead):
-            needed |= {f"model.{part}" for part in model.language_parts}
+            needed.update(f"model.{part}" for part in model.language_parts)
         # Poolers and the like, which heads may ask for.
         others = [name for name, _ in model.named_children() if name not in ("segments", *claimed)]
-        needed |= {f"model.{name}" for name in others if not any(part.startswith(f"{name}.") for part in claimed)}
+        needed.update(f"model.{name}" for name in others if not any(part.startswith(f"{name}.") for part in claimed))
     return needed
+
+
+def uses_again(headed: HeadedModel, parts: Mapping[str, int]) -> bool:
+    """Whether one stage uses a parameter that is trained more than once in a forward.
+
+    Args:
+        headed: With all of its modules.
+        parts: Of the stage, from :func:`parts_of`.
+    """
+    uses = Counter[nn.Parameter]()
+    for name, times in parts.items():
+        for _, parameter in headed.get_submodule(name).named_parameters(remove_duplicate=False):
+            uses[parameter] += times if parameter.requires_grad else 0
+    return max(uses.values(), default=0) > 1
+
+
+def first_names(headed: HeadedModel) -> dict[str, str]:
+    """The one name of each parameter in the undivided model, by all the names it has there.
+
+    What blocks share is called after the first of them, which a later stage does not have.
+
+    Args:
+        headed: With all of its modules.
+    """
+    first: dict[int, str] = {}
+    return {
+        name: first.setdefault(id(parameter), name)
+        for name, parameter in headed.named_parameters(remove_duplicate=False)
+    }
 
 
 def require_apart(headed: HeadedModel, parts: Sequence[Collection[str]], plan: ParallelPlan) -> None:

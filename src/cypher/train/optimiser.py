@@ -23,6 +23,8 @@ def build_optimiser(engine: Engine, config: TrainConfig) -> torch.optim.Optimize
         # update takes parameters that are divided alike.
         mesh = str(getattr(parameter, "device_mesh", ""))
         groups.setdefault((name.split(".", 1)[0], parameter.ndim > 1, mesh), []).append(parameter)
+    if not groups:  # a stage of a pipeline may have nothing that is trained; torch wants a group
+        groups["model", False, ""] = []
     return engine.optimiser(
         [
             {
