@@ -6,6 +6,9 @@ ends with ``exit_code``; nothing in the library prints or exits.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class CypherError(Exception):
     """Root of all errors meant for a person's eyes.
@@ -52,6 +55,22 @@ class WrongStoreError(StoreError):
     """The call and the store do not go together: there is none there, or it was made with other settings."""
 
     exit_code = 2
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """What to write instead of an unknown name: the one that looks most like it, or else all of them.
+
+    Args:
+        given: The unknown name.
+        known: Those there are.
+
+    Example:
+        >>> nearest("lorra", ["lora", "dora"]), nearest("x", ["lora", "dora"])
+        ('did you mean lora?', 'there are lora, dora')
+    """
+    names = list(known)
+    near = difflib.get_close_matches(given, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
 
 
 def first_line(error: BaseException) -> str:

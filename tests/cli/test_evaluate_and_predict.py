@@ -115,7 +115,7 @@ def test_a_reader_is_evaluated_and_asked_too(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["evaluate", "runs/absent", "x.csv"], 1, "there is no run in runs/absent"),
+        (["evaluate", "runs/absent", "x.csv"], 2, "there is no run in runs/absent"),
         (["predict", "minilm-qa", "absent.csv"], 2, "absent.csv"),
         (["predict", "minilm-qa", "{folder}", "--column", "text"], 2, "needs FIELD=COLUMN"),
     ],

@@ -69,6 +69,7 @@ def test_override_takes_toml_values_and_bare_words() -> None:
     ("override", "said"),
     [
         ("train.epoch=1", "did you mean train.epochs?"),
+        ("adapter.targets=['querry']", "adapter.targets.0 = 'querry'; did you mean query?"),
         ("adapter.rnk=3", "did you mean adapter.rank?"),
         ("adapter.preset=seq_bm", "no preset is called 'seq_bm'; did you mean seq_bn?"),
         ("adapter.method=bottlenck", "no method is called 'bottlenck'; did you mean bottleneck?"),

@@ -264,10 +264,10 @@ def test_predicting_streams_rows_one_by_one(tmp_path: Path, tiny_bert: Path) -> 
 
 
 def test_what_is_no_trained_task(tmp_path: Path, tiny_bert: Path) -> None:
-    with pytest.raises(ModelError, match="there is no run in"):
+    with pytest.raises(DataError, match="there is no run in"):
         find_task(tmp_path)
     (tmp_path / "recipe.toml").write_text("")
-    with pytest.raises(ModelError, match="is not finished"):
+    with pytest.raises(DataError, match="is not finished"):
         find_task(tmp_path)
     (tmp_path / "head_config.json").write_text('{"kind": "clasify", "config": {}, "calibration": {}}')
     with pytest.raises(ModelError, match="did you mean classify"):

@@ -409,7 +409,7 @@ def test_a_run_goes_on_from_another_and_leaves_a_head_of_another_shape_alone(tmp
 
 
 def test_a_run_does_not_go_on_from_another_adapter_or_from_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="holds no weights of a run"):
+    with pytest.raises(DataError, match="holds no weights of a run"):
         start_from(tmp_path, headed())
     run(tmp_path)
     frozen = headed()

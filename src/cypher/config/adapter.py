@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
@@ -19,6 +17,7 @@ from cypher.config.adapter_plugs import (
 )
 from cypher.config.presets import OLD_NAMES, PRESETS
 from cypher.config.section import Section, refusal
+from cypher.errors import nearest
 
 PartConfig = Annotated[
     LoraConfig
@@ -59,20 +58,15 @@ def _resolved(given: Any) -> Any:
     if preset is not None:
         name = OLD_NAMES.get(preset, preset)
         if name not in PRESETS:
-            raise ValueError(f"no preset is called {preset!r}; {_nearest(preset, [*PRESETS, *OLD_NAMES])}")
+            raise ValueError(f"no preset is called {preset!r}; {nearest(preset, [*PRESETS, *OLD_NAMES])}")
         full = PRESETS[name]
         if values.get("method", full["method"]) != full["method"]:
             raise ValueError(f"preset {preset} is the method {full['method']}; drop method or preset")
         return {**full, **values}
     values.setdefault("method", "lora")
     if values["method"] not in METHODS:
-        raise ValueError(f"no method is called {values['method']!r}; {_nearest(str(values['method']), METHODS)}")
+        raise ValueError(f"no method is called {values['method']!r}; {nearest(str(values['method']), METHODS)}")
     return values
-
-
-def _nearest(given: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(given, list(known), n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
 
 
 AdapterConfig = Annotated[

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cypher.errors import ConfigError
+from cypher.errors import ConfigError, nearest
 
 
 class Section(BaseModel):
@@ -51,6 +52,9 @@ def refusal(error: ValidationError, annotation: Any, *, where: str) -> ConfigErr
         return ConfigError(f"{where}: {key} is missing", change=f"add {key} = …")
     reason = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
+    words = re.findall(r"'([^']*)'", first["ctx"]["expected"]) if first["type"] == "literal_error" else []
+    if words:
+        reason = nearest(str(given), words)
     shown = f" = {given!r}" if not isinstance(given, dict) else ""
     return ConfigError(f"{where}: {key}{shown}" if key else where, change=reason)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -16,6 +15,7 @@ from cypher.config.judge_candidates import JudgeCandidatesConfig
 from cypher.config.language import CausalLmConfig, MaskLmConfig, TranslateConfig
 from cypher.config.regress import RegressConfig
 from cypher.config.tag import TagConfig
+from cypher.errors import nearest
 
 TASK_KINDS = (
     "extract_span", "classify", "tag", "regress", "choose", "classify_span_pair", "judge_candidates",
@@ -30,11 +30,7 @@ def _resolved(given: Any) -> Any:
         return given
     values = {"kind": "extract_span", **given}
     if values["kind"] not in TASK_KINDS:
-        near = difflib.get_close_matches(str(values["kind"]), TASK_KINDS, n=1)
-        raise ValueError(
-            f"no task is called {values['kind']!r}; "
-            + (f"did you mean {near[0]}?" if near else f"there are {', '.join(TASK_KINDS)}")
-        )
+        raise ValueError(f"no task is called {values['kind']!r}; {nearest(str(values['kind']), TASK_KINDS)}")
     return values
 
 

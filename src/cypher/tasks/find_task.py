@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cypher.errors import ModelError
+from cypher.errors import DataError
 from cypher.tasks.find_reader import PRETRAINED
 
 
@@ -13,14 +13,14 @@ def find_task(name: str | os.PathLike[str]) -> Path:
     """The folder of a trained task: a run's, one named itself, or one that ships with the package.
 
     Raises:
-        ModelError: There is none.
+        DataError: There is none.
     """
     run = Path(name).expanduser()
     for folder in (run, run / "task", run / "reader", PRETRAINED / name):
         if (folder / "head_config.json").is_file():
             return folder
     if (run / "recipe.toml").is_file():
-        raise ModelError(
+        raise DataError(
             f"the run in {run} is not finished", change=f"go on with it: cypher train {run / 'recipe.toml'}"
         )
-    raise ModelError(f"there is no run in {run}", needed="a folder that cypher train has written, such as runs/NAME")
+    raise DataError(f"there is no run in {run}", needed="a folder that cypher train has written, such as runs/NAME")

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cypher.errors import ModelError, first_line
+from cypher.errors import DataError, ModelError, first_line
 from cypher.hub.weights import read_safetensors
 from cypher.models.headed import HeadedModel
 from cypher.parallel.checkpoint import Saving, Stored
@@ -74,11 +74,12 @@ def start_from(run: Path, model: HeadedModel) -> None:
         model: With the same adapter; every parameter that is trained outside of the head must be in the run.
 
     Raises:
-        ModelError: The folder holds no such run, or one whose adapter has other tensors.
+        DataError: The folder holds no such run.
+        ModelError: Its adapter has other tensors.
     """
     path = run / "best.safetensors"
     if not path.is_file():
-        raise ModelError(
+        raise DataError(
             f"{run} holds no weights of a run", needed="a folder in which cypher train has evaluated at least once"
         )
     saved = read_safetensors(path)
