@@ -33,7 +33,7 @@ def tensors_of_a_run() -> dict[str, torch.Tensor]:
     sizes = {"vocabulary_size": 30522, "width": 384, "n_layers": 7, "n_heads": 12, "inner_width": 1536}
     model = Bert(BertConfig(**sizes, with_pooler=False, with_prediction=True))
     engine = parallelise(HeadedModel(model, model.language_head()))
-    optimiser, named = build_optimiser(engine, TrainConfig()), engine.named_parameters()
+    optimiser, named = build_optimiser(engine, TrainConfig()), engine.trained
     for parameter in named.values():
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()

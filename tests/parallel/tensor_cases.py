@@ -194,4 +194,4 @@ def trained(text: str, adapter: dict[str, Any], tree: Tree | None) -> tuple[list
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(any(f".{place}." in name for place in ("deltas", "plugs", "fusions")))
         engine = parallelise(HeadedModel(model, model.language_head()), world)
-        return learn(engine, steps=4), whole_tensors(engine.named_parameters(), world)
+        return learn(engine, steps=4), whole_tensors(engine.trained, world)

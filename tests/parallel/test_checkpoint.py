@@ -71,7 +71,7 @@ def trained(world: World) -> tuple[Engine, torch.optim.Optimizer]:
 
 def everything(engine: Engine, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Of this process."""
-    named = engine.named_parameters()
+    named = engine.trained
     return {f"model.{name}": value.detach() for name, value in named.items()} | optimiser_tensors(optimiser, named)
 
 
@@ -86,7 +86,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
         batch = TokenTask().collate([(row, 0) for row in rows_of(step)])
         TokenTask().step(engine.headed, batch)["tokens"].total.backward()
         optimiser.step()
-    del optimiser.state[next(iter(engine.named_parameters().values()))]
+    del optimiser.state[next(iter(engine.trained.values()))]
     checkpoints = Checkpoints(folder, engine, optimiser)
     checkpoints.begin(POSITION)
     checkpoints.finish()
@@ -134,7 +134,7 @@ def read_and_written(layout: str, first: Path, sources: list[Path], target: Path
                 assert Position(**load(source, own, world)) == POSITION
             else:
                 optimiser = build_optimiser(engine, TrainConfig())
-                for parameter in engine.named_parameters().values():
+                for parameter in engine.trained.values():
                     parameter.detach().zero_()
                 checkpoints = Checkpoints(source.parent, engine, optimiser)
                 assert checkpoints.load() == POSITION

@@ -29,7 +29,7 @@ def clipped(text: str, family: str) -> tuple[float, float, dict[str, Tensor]]:
         portions = portions_of(task, rows_of(0), world, engine.parts)
         engine.backward(StepObjective(task=task, counts=step_counts(world, task, portions)), portions)
         before, after = engine.clip(MAX_NORM), engine.clip(0.0)
-        gradients = {name: one.grad for name, one in engine.named_parameters().items() if one.grad is not None}
+        gradients = {name: one.grad for name, one in engine.trained.items() if one.grad is not None}
         return before, after, whole_tensors(gradients, world)
 
 

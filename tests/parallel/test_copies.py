@@ -46,7 +46,7 @@ def adapter_curve(text: str, preset: str, drop_in_training: int = 0, accumulatio
         model = adapted("encoder", preset, drop_in_training=drop_in_training)
         engine = parallelise(HeadedModel(model, TokenTask().head(model)), world)
         losses = learn(engine, steps=5, accumulation=accumulation)
-        return losses, whole_tensors(engine.named_parameters(), world), sorted(engine.named_parameters())
+        return losses, whole_tensors(engine.trained, world), sorted(engine.trained)
 
 
 @pytest.mark.parametrize("text", KINDS)

@@ -66,7 +66,7 @@ def keeping(build: Any, kept: list[torch.optim.Optimizer]) -> Any:
 
 
 def bytes_of(engine: Engine, optimiser: torch.optim.Optimizer) -> dict[str, int]:
-    parameters = list(engine.named_parameters().values())
+    parameters = list(engine.trained.values())
     state = getattr(optimiser, "optim", optimiser).state
     return {
         "parameters": sum(size(parameter) for parameter in parameters),

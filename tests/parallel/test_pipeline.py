@@ -42,7 +42,7 @@ SPLIT_BACKWARD = ("interleaved_zero_bubble", "zbv_zero_bubble", "dualpipe_v")
 def trained(text: str, model: Model, steps: int = 4) -> tuple[list[float], dict[str, Tensor]]:
     with joined(ParallelPlan.parse(text)) as world:
         engine = parallelise(HeadedModel(model, TokenTask().head(model)), world)
-        return learn(engine, steps=steps), whole_tensors(engine.named_parameters(), world)
+        return learn(engine, steps=steps), whole_tensors(engine.trained, world)
 
 
 def with_adapter(text: str, name: str) -> tuple[list[float], dict[str, Tensor]]:

@@ -136,4 +136,4 @@ def curve(
         losses = learn(engine, steps=steps, rows=rows)
         engine.headed.eval()
         found = engine.predict(TokenTask().predict, rows_of(99, rows=5))
-        return losses, whole_tensors(engine.named_parameters(), world), found
+        return losses, whole_tensors(engine.trained, world), found

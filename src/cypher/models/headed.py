@@ -21,6 +21,10 @@ class HeadedModel(nn.Module):
         self.model = model
         self.head = head
 
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Parameters that get a gradient, by their names."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
     def forward(self, inputs: Inputs) -> tuple[Tensor, Encoded]:
         """Logits of the head, and what the model made of the inputs."""
         encoded: Encoded = self.model(inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -53,16 +53,15 @@ class Engine(ABC):
     Attributes:
         headed: The model and its head, of which this process may hold a part.
         world: All processes.
+        trained: What this process trains, by the names it has in the undivided model; divided ones are DTensors. Which
+            these are is settled once, when the model has been divided.
         parts: Micro-batches that a step should have at least.
     """
 
-    headed: HeadedModel
-    world: World
     parts: int = 1
 
-    @abstractmethod
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """What this process trains, by the names it has in the undivided model; divided ones are DTensors."""
+    def __init__(self, headed: HeadedModel, world: World, trained: Mapping[str, nn.Parameter]) -> None:
+        self.headed, self.world, self.trained = headed, world, trained
 
     @abstractmethod
     def backward(self, objective: Objective, portions: Sequence[Portion]) -> float:

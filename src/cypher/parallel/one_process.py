@@ -26,16 +26,12 @@ class OneProcess(Engine):
     """
 
     def __init__(self, headed: HeadedModel, world: World) -> None:
-        self.headed, self.world = headed, world
+        super().__init__(headed, world, headed.trained())
         self.parts = threads_side_by_side(headed)
-
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained."""
-        return {name: parameter for name, parameter in self.headed.named_parameters() if parameter.requires_grad}
 
     def backward(self, objective: Objective, portions: Sequence[Portion]) -> float:
         """As in :class:`Engine`."""
-        parameters = list(self.named_parameters().values())
+        parameters = list(self.trained.values())
         loss = 0.0
         for start in range(0, len(portions), self.parts):
             together = portions[start : start + self.parts]
@@ -51,7 +47,7 @@ class OneProcess(Engine):
 
     def clip(self, max_norm: float) -> float:
         """As in :class:`Engine`."""
-        return clip(self.named_parameters().values(), max_norm, world=self.world)
+        return clip(self.trained.values(), max_norm, world=self.world)
 
     def optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """AdamW."""

@@ -201,26 +201,20 @@ class PipelineEngine(Engine):
         relayed: dict[str, Relayed],
         settle_parts: Callable[[], None],
     ) -> None:
-        self.headed, self.world, self.parts = headed, world, world.plan.pipeline_microbatches
-        self.stages, self.modules, self.names = stages, modules, names
+        own = {id(parameter) for stage in stages for parameter in stage.parameters()}
+        trained = {names[name]: parameter for name, parameter in headed.trained().items() if id(parameter) in own}
+        super().__init__(headed, world, trained)
+        self.parts = world.plan.pipeline_microbatches
+        self.stages, self.modules = stages, modules
         self.step, self.in_front, self.relayed, self.settle_parts = step, in_front, relayed, settle_parts
         self._schedules: dict[Capacity, Any] = {}
         self._is_last = any(stage.sent is None for stage in stages)
         self.shared = self._shared()
 
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """What this process trains."""
-        own = {id(parameter) for stage in self.stages for parameter in stage.parameters()}
-        return {
-            self.names[name]: parameter
-            for name, parameter in self.headed.named_parameters()
-            if parameter.requires_grad and id(parameter) in own
-        }
-
     def _shared(self) -> dict[str, list[int]]:
         """Parameters of several processes of the pipeline, with their places, the first of which counts them."""
         offered: list[list[str]] = [[] for _ in range(self.world.plan.pp)]
-        dist.all_gather_object(offered, sorted(self.named_parameters()), group=self.world.group("pp"))
+        dist.all_gather_object(offered, sorted(self.trained), group=self.world.group("pp"))
         holders: dict[str, list[int]] = {}
         for place, names in enumerate(offered):
             for name in names:
@@ -238,7 +232,7 @@ class PipelineEngine(Engine):
         target = torch.zeros(len(portions)) if self._is_last else None
         schedule.step(places, place=places, target=target, losses=losses if self._is_last else None)
         self.step.portions = ()
-        settle(self.named_parameters().values())
+        settle(self.trained.values())
         self.settle_parts()
         self._sum_shared()
         penalty = penalise(self.stages)
@@ -281,11 +275,11 @@ class PipelineEngine(Engine):
 
     def _sum_shared(self) -> None:
         """The gradient of what several stages hold is the sum of theirs: to the first of them, and back."""
-        own, group, parameters = self.world.place("pp"), self.world.group("pp"), self.named_parameters()
+        own, group = self.world.place("pp"), self.world.group("pp")
         for name, places in self.shared.items():
             if own not in places:
                 continue
-            parameter = parameters[name]
+            parameter = self.trained[name]
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             local = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
@@ -304,9 +298,9 @@ class PipelineEngine(Engine):
 
     def clip(self, max_norm: float) -> float:
         """As in :class:`Engine`."""
-        parameters, own = self.named_parameters(), self.world.place("pp")
-        elsewhere = [parameters[name] for name, places in self.shared.items() if own in places[1:]]
-        return clip(parameters.values(), max_norm, world=self.world, counted_elsewhere=elsewhere)
+        own = self.world.place("pp")
+        elsewhere = [self.trained[name] for name, places in self.shared.items() if own in places[1:]]
+        return clip(self.trained.values(), max_norm, world=self.world, counted_elsewhere=elsewhere)
 
     def optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """AdamW; its state is divided by ``zero = 1``, and with the parameters by 2 and 3."""

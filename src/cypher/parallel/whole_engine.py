@@ -39,12 +39,8 @@ class WholeEngine(Engine):
         *,
         settle_parts: Callable[[], None],
     ) -> None:
-        self.working, self.headed, self.world = working, headed, world
-        self.settle_parts = settle_parts
-
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """What this process trains."""
-        return {name: parameter for name, parameter in self.headed.named_parameters() if parameter.requires_grad}
+        super().__init__(headed, world, headed.trained())
+        self.working, self.settle_parts = working, settle_parts
 
     def backward(self, objective: Objective, portions: Sequence[Portion]) -> float:
         """As in :class:`Engine`."""
@@ -59,7 +55,7 @@ class WholeEngine(Engine):
                 share = self.working(work)
                 share.backward()
             loss += share.item() / self.world.plan.dp
-        settle(self.named_parameters().values())
+        settle(self.trained.values())
         self.settle_parts()
         penalty = penalise([self.headed])
         (total,) = self.world.total([loss], over=("replicate", "shard"))
@@ -73,7 +69,7 @@ class WholeEngine(Engine):
 
     def clip(self, max_norm: float) -> float:
         """As in :class:`Engine`."""
-        return clip(self.named_parameters().values(), max_norm, world=self.world)
+        return clip(self.trained.values(), max_norm, world=self.world)
 
     def optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """AdamW; its state is divided by ``zero = 1``, and with the parameters by 2 and 3."""

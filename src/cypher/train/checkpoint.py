@@ -54,7 +54,7 @@ def load_trained(engine: Engine, path: Path) -> None:
     Raises:
         ModelError: The file is of another model or adapter.
     """
-    own = engine.named_parameters()
+    own = engine.trained
     saved = read_safetensors(path)
     # A stage of a pipeline has some of the parameters; all stages together have all of them.
     parts = together(engine.world, lambda: {name: value.shape for name, value in own.items()})
@@ -83,7 +83,7 @@ def start_from(run: Path, model: HeadedModel) -> None:
             f"{run} holds no weights of a run", needed="a folder in which cypher train has evaluated at least once"
         )
     saved = read_safetensors(path)
-    own = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    own = {name: parameter.detach() for name, parameter in model.trained().items()}
     head = {name for name in own if name.startswith("head.")}
     different = {name for name, value in own.items() if name not in saved or saved[name].shape != value.shape}
     different |= {name for name in saved if name not in own and not name.startswith("head.")}
@@ -138,7 +138,7 @@ class Checkpoints:
         self.finish()
         is_evaluated = position.step and position.evaluated_step == position.step
         self._final = self.folder / f"step-{position.step:08d}{'-evaluated' if is_evaluated else ''}"
-        tensors = self._weights() | optimiser_tensors(self.optimiser, self.engine.named_parameters())
+        tensors = self._weights() | optimiser_tensors(self.optimiser, self.engine.trained)
         self._saving = Saving(self._final, tensors, asdict(position), self.engine.world, copies=copies)
 
     def finish(self) -> None:
@@ -176,12 +176,12 @@ class Checkpoints:
                 f"{newest} is no checkpoint of this version ({first_line(error)})",
                 change="remove the run's folder, or choose another --set name=…",
             ) from error
-        moments = fresh_optimiser_tensors(self.optimiser, self.engine.named_parameters(), stored.shapes)
+        moments = fresh_optimiser_tensors(self.optimiser, self.engine.trained, stored.shapes)
         stored.fill(self._weights() | moments)
         return position
 
     def _weights(self) -> dict[str, Tensor]:
-        return {f"model.{name}": parameter for name, parameter in self.engine.named_parameters().items()}
+        return {f"model.{name}": parameter for name, parameter in self.engine.trained.items()}
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -213,7 +213,7 @@ def _evaluate(
     # A score that is no number, as of weights that have run away, is never the best, not even as the first.
     best = not math.isnan(score) and (position.best_score is None or score > position.best_score)
     if best:
-        whole = whole_tensors(engine.named_parameters(), engine.world)
+        whole = whole_tensors(engine.trained, engine.world)
         if engine.world.is_main:
             write_safetensors(folder / "best.safetensors", whole)
             kept = {

@@ -18,7 +18,7 @@ def build_optimiser(engine: Engine, config: TrainConfig) -> torch.optim.Optimize
     """
     rates = {"model": config.learning_rate, "head": config.head_learning_rate or config.learning_rate}
     groups: dict[tuple[str, bool, str], list[nn.Parameter]] = {}
-    for name, parameter in engine.named_parameters().items():
+    for name, parameter in engine.trained.items():
         # Biases and norms have one dim; pulling them to zero changes the function, not its complexity. The fused
         # update takes parameters that are divided alike.
         mesh = str(getattr(parameter, "device_mesh", ""))
