@@ -73,7 +73,10 @@ def assert_as_alone(results: list[tuple[list[float], dict[str, Tensor]]], case: 
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
-@pytest.mark.parametrize(("world", "text"), PLANS)
+@pytest.mark.parametrize(
+    ("world", "text"),
+    [pytest.param(*plan, id=plan[1], marks=[pytest.mark.slow] if plan[0] > 2 else []) for plan in PLANS],
+)
 def test_stages_share_what_blocks_share_and_may_train_nothing(workers: Workers, world: int, text: str, name: str):
     assert_as_alone(workers.run(world, with_adapter, text, name), with_adapter, name)
 

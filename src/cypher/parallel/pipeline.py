@@ -223,23 +223,25 @@ class PipelineEngine(Engine):
 
     def backward(self, objective: Objective, portions: Sequence[Portion]) -> float:
         """As in :class:`Engine`."""
-        model = self.headed.model
-        self.step.objective, self.step.portions = objective, portions
+        self.step.objective = objective
         inputs = [objective.reads(portion.batch) for portion in portions]
-        self.step.capacity = Capacity.of(model, self.in_front, inputs)
-        schedule = self._schedule(self.step.capacity)
-        places, losses = torch.arange(len(portions)), list[Tensor]()
-        target = torch.zeros(len(portions)) if self._is_last else None
-        schedule.step(places, place=places, target=target, losses=losses if self._is_last else None)
+        self.step.capacity = Capacity.of(self.headed.model, self.in_front, inputs)
+        schedule, loss = self._schedule(self.step.capacity), 0.0
+        places = torch.arange(self.parts)
+        # With accumulation there are several times as many, which go through one after the other.
+        for start in range(0, len(portions), self.parts):
+            self.step.portions = portions[start : start + self.parts]
+            losses: list[Tensor] = []
+            target = torch.zeros(self.parts) if self._is_last else None
+            schedule.step(places, place=places, target=target, losses=losses if self._is_last else None)
+            loss += sum(share.item() for share in losses)
         self.step.portions = ()
         settle(self.trained.values())
         self.settle_parts()
         self._sum_shared()
         penalty = penalise(self.stages)
         scale = self.world.plan.dp
-        total, penalties = self.world.total(
-            [sum(loss.item() for loss in losses) / scale, penalty / scale], over=("replicate", "shard", "pp")
-        )
+        total, penalties = self.world.total([loss / scale, penalty / scale], over=("replicate", "shard", "pp"))
         return total + penalties
 
     def _schedule(self, capacity: Capacity) -> Any:
