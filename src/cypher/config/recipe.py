@@ -75,10 +75,6 @@ class Recipe(Section):
                 f"train.batch_size = {batch_size} cannot be cut into {parts} equal parts (dp {plan.dp} x "
                 f"{plan.pipeline_microbatches} micro-batches): choose a multiple of {parts}"
             )
-        if plan.pp > 1 and self.train.accumulation > 1:
-            raise ValueError(
-                "train.accumulation with parallel.pp > 1: a pipeline cuts a step itself: set parallel.microbatches"
-            )
         return self
 
     @model_validator(mode="after")
