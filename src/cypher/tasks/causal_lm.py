@@ -15,8 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from cypher.config.language import CausalLmConfig
-from cypher.data.batch import Batch, Inputs, batches_for_inference, pad_inputs
-from cypher.data.batch_workers import each_batch
+from cypher.data.batch import Batch, Inputs, pad_inputs
 from cypher.data.texts import TextRow
 from cypher.decode.greedy import greedy
 from cypher.errors import DataError
@@ -26,9 +25,6 @@ from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, LanguageHead, Model
 from cypher.tasks.vocabulary_loss import TokenLosses, vocabulary_losses
 from cypher.train.task import Task
-
-# Tokens of one inference batch, padding included.
-BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,16 +200,14 @@ class CausalLm(Task[CausalRow, Stretch, CausalPrediction]):
         ]
         found: dict[tuple[int, int], tuple[float, float, float]] = {}
 
-        def look(chosen: list[int]) -> None:
-            batch = self.collate([stretches[place] for place in chosen])
+        def look(chosen: list[int], batch: Batch) -> None:
             losses = self._token_losses(model.head, model.model(batch.inputs), batch)
             counts = (batch.targets["following"] >= 0).sum(1)
             keys = zip(batch.rows, batch.targets["number"].tolist(), strict=True)
             values = zip(losses.loss.sum(1).tolist(), losses.correct.sum(1).tolist(), counts.tolist(), strict=True)
             found.update(zip(keys, values, strict=True))
 
-        lengths = [len(stretch.token_ids) for stretch in stretches]
-        each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))
+        self.in_batches(stretches, look)
         totals = [[0.0, 0.0, 0.0] for _ in rows]
         for row, number in sorted(found):
             totals[row] = [held + more for held, more in zip(totals[row], found[row, number], strict=True)]

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from cypher.config import ChooseConfig
-from cypher.data.batch import Batch, batches_for_inference
-from cypher.data.batch_workers import each_batch
+from cypher.data.batch import Batch
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
@@ -25,8 +24,6 @@ from cypher.tasks.pooling import PooledHead, by_input_row, pooling_of
 from cypher.tasks.text_sequence import TextReader, TextSequence
 from cypher.train.task import Task
 
-# Tokens of one inference batch, padding included.
-BATCH_TOKENS = 1024
 # Stands for the score of a candidate that a row has not; no temperature makes its probability more than 0.
 _ABSENT = -1e5
 
@@ -138,15 +135,13 @@ class Choose(Task[ChooseRow, ChooseExample, ChoicePrediction]):
         examples = [example for index, row in enumerate(rows) for example in self.encode(row, index=index)]
         found: dict[int, ChoicePrediction] = {}
 
-        def look(chosen: list[int]) -> None:
-            batch = self.collate([examples[place] for place in chosen])
+        def look(chosen: list[int], batch: Batch) -> None:
             logits = self._logits(model.head, model.model(batch.inputs), batch)
             for place, scores in zip(chosen, logits.tolist(), strict=True):
                 own = tuple(scores[: len(rows[place].choices)])
                 found[place] = ChoicePrediction(choice=max(range(len(own)), key=own.__getitem__), logits=own)
 
-        lengths = [self.length(example) for example in examples]
-        each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))
+        self.in_batches(examples, look)
         return [found[place] for place in range(len(rows))]
 
     def score(self, rows: Sequence[ChooseRow], predictions: Sequence[ChoicePrediction]) -> dict[str, float]:

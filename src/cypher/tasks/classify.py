@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cypher.config import ClassifyConfig
-from cypher.data.batch import Batch, batches_for_inference
-from cypher.data.batch_workers import each_batch
+from cypher.data.batch import Batch
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
@@ -23,9 +22,6 @@ from cypher.tasks.label_metrics import multi_label_scores, single_label_scores
 from cypher.tasks.pooling import PooledHead, by_input_row, pooling_of
 from cypher.tasks.text_sequence import TextReader, TextSequence
 from cypher.train.task import Task
-
-# Tokens of one inference batch, padding included.
-BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +142,10 @@ class Classify(Task[ClassifyRow, ClassifyExample, LabelPrediction]):
         examples = [example for index, row in enumerate(rows) for example in self.encode(row, index=index)]
         logits = np.zeros((len(rows), len(self.labels)))
 
-        def look(chosen: list[int]) -> None:
-            batch = self.collate([examples[place] for place in chosen])
+        def look(chosen: list[int], batch: Batch) -> None:
             logits[chosen] = self._logits(model.head, model.model(batch.inputs), batch).numpy()
 
-        lengths = [self.length(example) for example in examples]
-        each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))
+        self.in_batches(examples, look)
         if not rows:
             return []
         probabilities = probabilities_of(logits, temperature=1.0, multi_label=self.config.multi_label)

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from cypher.config import ClassifySpanPairConfig
 from cypher.config.classify import Pooling
-from cypher.data.batch import Batch, batches_for_inference
-from cypher.data.batch_workers import each_batch
+from cypher.data.batch import Batch
 from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.headed import HeadedModel
@@ -29,9 +28,6 @@ from cypher.tasks.pooling import by_input_row, pooling_of
 from cypher.tasks.span_places import SpanPlaces, find_spans
 from cypher.tasks.text_sequence import TextReader
 from cypher.train.task import Task
-
-# Tokens of one inference batch, padding included.
-BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,12 +202,10 @@ class ClassifySpanPair(Task[SpanPairRow, SpanPairExample, SpanPairPrediction]):
         examples = [example for index, row in enumerate(rows) for example in self.encode(row, index=index)]
         logits = np.zeros((len(rows), len(self.labels)))
 
-        def look(chosen: list[int]) -> None:
-            batch = self.collate([examples[place] for place in chosen])
+        def look(chosen: list[int], batch: Batch) -> None:
             logits[chosen] = self._logits(model.head, model.model(batch.inputs), batch).numpy()
 
-        lengths = [self.length(example) for example in examples]
-        each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))
+        self.in_batches(examples, look)
         return [
             SpanPairPrediction(label=self.labels[int(best)], logits=tuple(scores))
             for best, scores in zip(logits.argmax(1), logits.tolist(), strict=True)

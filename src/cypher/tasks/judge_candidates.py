@@ -22,17 +22,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from cypher.config import JudgeCandidatesConfig
-from cypher.data.batch import Batch, batches_for_inference, pad_inputs
-from cypher.data.batch_workers import each_batch
+from cypher.data.batch import Batch, pad_inputs
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
 from cypher.train.task import Task
-
-# Tokens of one inference batch, padding included.
-BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +189,7 @@ class JudgeCandidates(Task[JudgeRow, JudgeExample, tuple[float, ...]]):
         examples = [example for index, row in enumerate(rows) for example in self.encode(row, index=index)]
         found: list[tuple[float, ...]] = [()] * len(rows)
 
-        def look(chosen: list[int]) -> None:
-            batch = self.collate([examples[place] for place in chosen])
+        def look(chosen: list[int], batch: Batch) -> None:
             logits = self._logits(model.head, model.model(batch.inputs), batch)
             start = 0
             for place in chosen:
@@ -202,8 +197,7 @@ class JudgeCandidates(Task[JudgeRow, JudgeExample, tuple[float, ...]]):
                 found[place] = tuple(logits[start:end].tolist())
                 start = end
 
-        lengths = [self.length(example) for example in examples]
-        each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))
+        self.in_batches(examples, look)
         return found
 
     def score(self, rows: Sequence[JudgeRow], predictions: Sequence[Sequence[float]]) -> dict[str, float]:

@@ -18,8 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from cypher.config.language import MaskLmConfig
-from cypher.data.batch import Batch, Inputs, batches_for_inference, pad_inputs
-from cypher.data.batch_workers import each_batch
+from cypher.data.batch import Batch, Inputs, pad_inputs
 from cypher.data.texts import TextRow
 from cypher.errors import ConfigError, DataError
 from cypher.hub.tokenizer import SpecialTokens
@@ -32,8 +31,6 @@ from cypher.train.task import Task
 
 # Of the tokens that are predicted: behind the mask token, and replaced by any token; the rest stay.
 HIDDEN, REPLACED = 0.8, 0.1
-# Tokens of one inference batch, padding included.
-BATCH_TOKENS = 1024
 # The step of held-out text: its masking never changes.
 _HELD_OUT = -1
 
@@ -234,7 +231,7 @@ class MaskLm(Task[TextRow, Block, MaskPrediction]):
         hidden = [block for block in blocks if self.mask_id not in block.token_ids]
         totals = self._held_out(model, hidden, len(rows))
         fills: dict[tuple[int, int], tuple[tuple[Fill, ...], ...]] = {}
-        self._each(asked, lambda batch: fills.update(self._fill(model, batch)))
+        self.in_batches(asked, lambda _, batch: fills.update(self._fill(model, batch)))
         return [
             MaskPrediction(
                 loss=loss,
@@ -249,7 +246,7 @@ class MaskLm(Task[TextRow, Block, MaskPrediction]):
         """Loss, tokens found and tokens hidden of each row, summed in the order of the blocks."""
         found: dict[tuple[int, int], tuple[float, float, float]] = {}
 
-        def look(batch: Batch) -> None:
+        def look(_: list[int], batch: Batch) -> None:
             batch = replace(batch, step=_HELD_OUT)
             losses = self._token_losses(model.head, model.model(self.reads(batch)), batch)
             counts = self.masked(batch)[1].sum(1)
@@ -257,7 +254,7 @@ class MaskLm(Task[TextRow, Block, MaskPrediction]):
             values = zip(losses.loss.sum(1).tolist(), losses.correct.sum(1).tolist(), counts.tolist(), strict=True)
             found.update(zip(keys, values, strict=True))
 
-        self._each(blocks, look)
+        self.in_batches(blocks, look)
         totals = [[0.0, 0.0, 0.0] for _ in range(rows)]
         for row, number in sorted(found):
             totals[row] = [held + more for held, more in zip(totals[row], found[row, number], strict=True)]
@@ -275,11 +272,6 @@ class MaskLm(Task[TextRow, Block, MaskPrediction]):
                 for mask in range(int(picked.mask[place].sum()))
             )  # fmt: skip
         return made
-
-    def _each(self, blocks: Sequence[Block], look: Any) -> None:
-        lengths = [len(block.token_ids) for block in blocks]
-        batches = batches_for_inference(lengths, batch_tokens=BATCH_TOKENS)
-        each_batch(lambda chosen: look(self.collate([blocks[place] for place in chosen])), batches)
 
     def score(self, rows: Sequence[TextRow], predictions: Sequence[MaskPrediction]) -> dict[str, float]:
         """``loss`` in nats a hidden token, ``perplexity``, ``accuracy`` in percent; ``log_likelihood`` is −loss.

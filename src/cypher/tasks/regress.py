@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from cypher.config import RegressConfig
-from cypher.data.batch import Batch, batches_for_inference
-from cypher.data.batch_workers import each_batch
+from cypher.data.batch import Batch
 from cypher.errors import DataError
 from cypher.layers.token_sum import Losses, TokenSum
 from cypher.models.headed import HeadedModel
@@ -23,9 +22,6 @@ from cypher.tasks.pooling import PooledHead, by_input_row, pooling_of
 from cypher.tasks.table_rows import Fields, TableRows, text_of
 from cypher.tasks.text_sequence import TextReader, TextSequence
 from cypher.train.task import Task
-
-# Tokens of one inference batch, padding included.
-BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +105,10 @@ class Regress(Task[RegressRow, RegressExample, float]):
         examples = [example for index, row in enumerate(rows) for example in self.encode(row, index=index)]
         values = np.zeros(len(rows))
 
-        def look(chosen: list[int]) -> None:
-            batch = self.collate([examples[place] for place in chosen])
+        def look(chosen: list[int], batch: Batch) -> None:
             values[chosen] = self._values(model.head, model.model(batch.inputs), batch).numpy()
 
-        lengths = [self.length(example) for example in examples]
-        each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))
+        self.in_batches(examples, look)
         predictions: list[float] = (values * self.deviation + self.mean).tolist()
         return predictions
 

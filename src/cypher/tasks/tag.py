@@ -12,8 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from cypher.config import TagConfig
-from cypher.data.batch import Batch, batches_for_inference, pad_inputs
-from cypher.data.batch_workers import each_batch
+from cypher.data.batch import Batch, pad_inputs
 from cypher.hub.tokenizer import SpecialTokens
 from cypher.layers.linear import Linear
 from cypher.layers.token_sum import Losses, TokenSum
@@ -23,8 +22,6 @@ from cypher.tasks.entities import entities, entity_scores
 from cypher.tasks.pooling import by_input_row
 from cypher.train.task import Task
 
-# Tokens of one inference batch, padding included.
-BATCH_TOKENS = 1024
 # Of tokens that no tag is due for.
 NO_TAG = -100
 
@@ -178,8 +175,7 @@ class Tag(Task[TagRow, TagExample, TagPrediction]):
         tags = [[""] * len(row.words) for row in rows]
         probabilities = [[0.0] * len(row.words) for row in rows]
 
-        def look(chosen: list[int]) -> None:
-            batch = self.collate([examples[place] for place in chosen])
+        def look(chosen: list[int], batch: Batch) -> None:
             best = self._logits(model.head, model.model(batch.inputs), batch).softmax(-1).max(-1)
             for number, place in enumerate(chosen):
                 example = examples[place]
@@ -189,8 +185,7 @@ class Tag(Task[TagRow, TagExample, TagPrediction]):
                     tags[example.row][word] = self.tags[tag]
                     probabilities[example.row][word] = probability
 
-        lengths = [self.length(example) for example in examples]
-        each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))
+        self.in_batches(examples, look)
         return [
             TagPrediction(tags=tuple(of_row), probabilities=tuple(shares))
             for of_row, shares in zip(tags, probabilities, strict=True)

@@ -29,7 +29,7 @@ from cypher.models.model import Encoded, Head, LanguageHead, Model
 from cypher.tasks.vocabulary_loss import TokenLosses, vocabulary_losses
 from cypher.train.task import Task
 
-# Tokens of one inference batch, padding included, source and target together.
+# Source tokens of one batch that is translated, padding included.
 BATCH_TOKENS = 2048
 
 
@@ -147,14 +147,12 @@ class Translate(Task[PairRow, EncodedPair, Translation]):
         known = [pair for pair in pairs if rows[pair.row].target is not None]
         losses: dict[int, tuple[float, int]] = {}
 
-        def look(chosen: list[int]) -> None:
-            batch = self.collate([known[place] for place in chosen])
+        def look(chosen: list[int], batch: Batch) -> None:
             found = _token_losses(model.head, model.model(batch.inputs), batch, label_smoothing=0.0)
             counts = batch.inputs.attention_mask.sum(1).tolist()
             losses.update(zip(batch.rows, zip(found.loss.sum(1).tolist(), counts, strict=True), strict=True))
 
-        lengths = [self.length(pair) for pair in known]
-        each_batch(look, batches_for_inference(lengths, batch_tokens=BATCH_TOKENS))
+        self.in_batches(known, look)
         wanted = [index for index, row in enumerate(rows) if row.target is None or self.config.with_bleu]
         texts = dict(zip(wanted, self.translate(model.model, [rows[index].source for index in wanted]), strict=True))
         return [

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from cypher.data.batch import Batch, Inputs
+from cypher.data.batch import Batch, Inputs, batches_for_inference
+from cypher.data.batch_workers import each_batch
 from cypher.layers.token_sum import Losses
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head, Model
@@ -13,6 +14,9 @@ from cypher.models.model import Encoded, Head, Model
 Row = TypeVar("Row", contravariant=True)
 Example = TypeVar("Example")
 Prediction = TypeVar("Prediction")
+
+INFERENCE_TOKENS = 1024
+"""Tokens of one batch of :meth:`Task.in_batches`, padding included."""
 
 
 class Task(Protocol, Generic[Row, Example, Prediction]):
@@ -90,6 +94,19 @@ class Task(Protocol, Generic[Row, Example, Prediction]):
             Sums with their counts, by the names that :meth:`counts` gives.
         """
         return self.losses(model.head, model.model(self.reads(batch)), batch)
+
+    def in_batches(self, examples: Sequence[Example], look: Callable[[list[int], Batch], None]) -> None:
+        """Look at all examples, those of like length together, in as many threads as there are.
+
+        Args:
+            examples: Of any rows.
+            look: Given the places of some examples, and these as a batch; puts what it finds where it belongs.
+        """
+        lengths = [self.length(example) for example in examples]
+        each_batch(
+            lambda chosen: look(chosen, self.collate([examples[place] for place in chosen])),
+            batches_for_inference(lengths, batch_tokens=INFERENCE_TOKENS),
+        )
 
     def predict(self, model: HeadedModel, rows: Sequence[Row]) -> list[Prediction]:
         """One prediction a row, in order; ``model`` is in evaluation mode.
