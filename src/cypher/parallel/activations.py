@@ -34,7 +34,7 @@ class Workload:
     Args:
         batch_size: Rows of a step, over all copies.
         sequence_length: Tokens of a row.
-        accumulation: Micro-batches that each copy's share is cut into, where there is no pipeline.
+        accumulation: Times that micro-batches go through in a step; a pipeline's several at a time.
         compute: Number format of the matrix products.
     """
 
@@ -50,8 +50,11 @@ class Workload:
 
     def tokens(self, plan: ParallelPlan) -> int:
         """Of a micro-batch in one copy."""
-        parts = plan.pipeline_microbatches if plan.pp > 1 else self.accumulation
-        return -(-self.batch_size // (plan.dp * parts)) * self.sequence_length
+        return -(-self.batch_size // (plan.dp * self.micro_batches(plan))) * self.sequence_length
+
+    def micro_batches(self, plan: ParallelPlan) -> int:
+        """Of a step in one copy."""
+        return plan.pipeline_microbatches * self.accumulation
 
 
 @dataclass(frozen=True, kw_only=True)

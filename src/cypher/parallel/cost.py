@@ -10,10 +10,7 @@ from dataclasses import dataclass
 
 from cypher.config import ParallelPlan
 from cypher.parallel.activations import BlockProfile, Workload
-from cypher.parallel.holding import Part
-
-WIDE = 4
-"""Bytes of a gradient or a weight on its way between copies."""
+from cypher.parallel.holding import WIDE, Part
 
 UTILISATION = 0.4
 """Share of the peak that matrix products reach; Korthikanti et al. 2022, arXiv 2205.05198, table 5: 0.42 to 0.56."""
@@ -101,8 +98,7 @@ def wire(
         segments: Of the model; behind the first, what it made travels along.
         rank: Place on the ``pp`` axis.
     """
-    micro_batches = plan.pipeline_microbatches if plan.pp > 1 else work.accumulation
-    hidden = work.tokens(plan) * micro_batches * (blocks[0].width if blocks else 0) * work.number
+    hidden = work.tokens(plan) * work.micro_batches(plan) * (blocks[0].width if blocks else 0) * work.number
     passes = 3 if plan.activation_checkpointing else 2  # forward, backward, and the forward that is done again
     # The table that a head or an embedding divides is summed once, at one end or the other.
     ends = 2 if rank in (0, plan.pp - 1) else 0
@@ -121,8 +117,8 @@ def _between_copies(plan: ParallelPlan, parts: Sequence[Part], work: Workload) -
     dp, shards = plan.dp, plan.shards
     if dp == 1:
         return 0.0
-    # A pipeline exchanges after its last micro-batch; elsewhere what is divided is exchanged in each.
-    times = 1 if plan.pp > 1 else work.accumulation
+    # What is divided is exchanged in each micro-batch, by a pipeline when its schedule is through.
+    times = work.accumulation
     gradients = sum(part.numel() for part in parts if part.is_trained) * WIDE
     reduced = 2 * (dp - 1) / dp * gradients
     if plan.zero == 0:

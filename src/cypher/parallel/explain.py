@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from cypher.config import ParallelPlan
 from cypher.models.headed import HeadedModel
 from cypher.parallel.activations import BlockProfile, Workload, activation_bytes, profile
-from cypher.parallel.holding import Part, blocks_by_rank, fullest_optimiser, parts_by_rank
+from cypher.parallel.holding import WIDE, Part, blocks_by_rank, fullest_optimiser, parts_by_rank
 from cypher.parallel.tensor_plan import cuts_of
 
-WIDE = 4
-"""Bytes of a number in fp32, in which everything trained is kept: weights, gradients and both moments."""
 MOMENTS = 2
 STEP = 4
 """Bytes of AdamW's count of steps, one a parameter."""

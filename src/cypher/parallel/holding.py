@@ -14,6 +14,9 @@ from cypher.parallel.exchange import share_of
 from cypher.parallel.stages import cut, first_names, parts_of, stages_of
 from cypher.parallel.tensor_plan import Cut
 
+WIDE = 4
+"""Bytes of a number in fp32, in which all that is trained is kept and sent: weights, gradients and both moments."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:

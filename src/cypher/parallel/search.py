@@ -84,8 +84,10 @@ def possible_plans(headed: HeadedModel, world: int, work: Workload) -> Iterator[
                     plan = ParallelPlan.model_validate(values)
                 except ValueError:
                     continue  # what a plan says of itself, such as zero = 1 beside tp
-                accumulation = 1 if pp > 1 else work.accumulation
-                refused = (*pipeline_refusals(plan, n_blocks), *batch_refusals(plan, work.batch_size, accumulation))
+                refused = (
+                    *pipeline_refusals(plan, n_blocks),
+                    *batch_refusals(plan, work.batch_size, work.accumulation),
+                )
                 if not refused:
                     yield plan
 
