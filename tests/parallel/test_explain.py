@@ -12,7 +12,9 @@ from token_task import FAMILIES, TokenTask, learn, model_of
 from torch.distributed.tensor import DTensor
 from workers import Workers
 
-from cypher.config import ParallelPlan
+from cypher.adapters.adapter import freeze_all_but
+from cypher.adapters.methods import adapter_of
+from cypher.config import ParallelPlan, adapter_config
 from cypher.data.batch import Inputs
 from cypher.models.bert import Bert, BertConfig
 from cypher.models.headed import HeadedModel
@@ -33,16 +35,24 @@ PLANS = [
 ]
 
 
-def meta(family: str) -> HeadedModel:
+def adapted(family: str, preset: str) -> Model:
+    model = model_of(family)
+    if preset:
+        adapter_of(adapter_config({"preset": preset})).attach(model, "mine")
+        freeze_all_but(model, "mine")
+    return model
+
+
+def meta(family: str, preset: str = "") -> HeadedModel:
     with torch.device("meta"):
-        model = model_of(family)
+        model = adapted(family, preset)
         return HeadedModel(model, model.language_head())
 
 
-def held(text: str, family: str) -> dict[str, int]:
+def held(text: str, family: str, preset: str = "") -> dict[str, int]:
     """Bytes of one process after a step, by kind."""
     with joined(ParallelPlan.parse(text)) as world:
-        model = model_of(family)
+        model = adapted(family, preset)
         engine = parallelise(HeadedModel(model, TokenTask().head(model)), world)
         optimisers: list[torch.optim.Optimizer] = []
         token_task.build_optimiser, before = keeping(token_task.build_optimiser, optimisers), token_task.build_optimiser
@@ -90,6 +100,14 @@ def test_what_is_said_is_what_is_held(workers: Workers, text: str, family: str):
     said = explain(plan, meta(family)).worst
     for kind in ("parameters", "gradients", "optimiser"):
         assert getattr(said, kind) == pytest.approx(max(rank[kind] for rank in found), rel=0.02), kind
+
+
+@pytest.mark.parametrize("text", ["pp=2", "pp=2,schedule=interleaved", "tp=2"])
+def test_each_stage_holds_what_adapters_of_all_blocks_share(workers: Workers, text: str):
+    found = workers.run(2, held, text, "encoder", "prefix_tuning")
+    said = explain(ParallelPlan.parse(text), meta("encoder", "prefix_tuning"))
+    for place, rank in enumerate(said.ranks):
+        assert (rank.parameters, rank.gradients, rank.optimiser) == tuple(found[place].values())
 
 
 def test_one_process_holds_sixteen_bytes_a_parameter():
