@@ -68,6 +68,8 @@ FULL = {
     # Every row is read in both orders, so three passes are six. On the tenth held out the third pass was flat (65 %),
     # so that nothing has to be chosen there, and its rows may be learnt from, too.
     "wic": Settings(max_length=96, epochs=3, batch_size=32, learning_rate=1e-3, evaluations_per_epoch=0),
+    # Nothing is learnt that holds for other texts: in three folds of the training rows, each left out once, six passes
+    # are 47 % right, on from WiC 52, on from MultiRC 49, and "no" to everything 53.
     "wsc": Settings(max_length=192, epochs=12, batch_size=16, learning_rate=3e-4, patience=5),
 }
 """By the key of the task."""
