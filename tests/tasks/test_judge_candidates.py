@@ -124,7 +124,7 @@ def test_no_threshold_is_better(seed: int, tiny_bert: Path) -> None:
         called = [logit >= threshold for logit, _ in flat]
         hits = sum(a and b for a, (_, b) in zip(called, flat, strict=True))
         f1 = 2 * hits / max(1, sum(called) + sum(b for _, b in flat))
-        return 50 * (f1 + sum(a == b for a, (_, b) in zip(called, flat, strict=True)) / len(flat))
+        return 100 * min(f1, sum(a == b for a, (_, b) in zip(called, flat, strict=True)) / len(flat))
 
     best = max(judged(threshold / 20) for threshold in range(-100, 100))
     assert scores["judged"] == pytest.approx(best)

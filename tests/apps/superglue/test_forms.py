@@ -27,8 +27,8 @@ def rows_of(key: str, folder: Path, *, labels: bool = True) -> list[Any]:
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        ("boolq", JudgeRow(passage="The otter lives near the river 0. It swims all day.",
-                           question="does the otter swim?", candidates=("no", "yes"), right=(False, True))),
+        ("boolq", ClassifyRow(text="The otter lives near the river 0. It swims all day.",
+                              pair="does the otter swim?", labels=("true",))),
         ("cb", ClassifyRow(text="Anna saw the river 0.", pair="Anna saw it", labels=("entailment",))),
         ("rte", ClassifyRow(text="Anna saw the river 0.", pair="Anna saw something.", labels=("entailment",))),
         ("ax-b", ClassifyRow(text="Anna saw the river 0.", pair="Anna saw it.", labels=("entailment",))),
@@ -70,13 +70,16 @@ def test_certain_answers_come_back_as_the_labels(key: str, tmp_path: Path) -> No
         assert [type(label) for label in given] == [type(row.label) for row in rows]
 
 
-def test_wic_is_read_in_both_orders_and_their_logits_averaged(tmp_path: Path) -> None:
-    rows = rows_of("wic", tmp_path)[:2]
+@pytest.mark.parametrize("key", ["boolq", "wic"])
+def test_both_orders_are_read_and_their_logits_averaged(key: str, tmp_path: Path) -> None:
+    rows = rows_of(key, tmp_path)[:2]
     made = objective_rows(rows)
-    assert [(one.text, one.first) for one in made[1::2]] == [(one.pair, one.second) for one in made[::2]]
+    assert [(one.text, one.pair) for one in made[1::2]] == [(one.pair, one.text) for one in made[::2]]
+    if key == "wic":
+        assert [one.first for one in made[1::2]] == [one.second for one in made[::2]]
     logits = [(0.0, 1.0), (3.0, 0.0), (2.0, 0.0), (0.0, 3.0)]
     found = [SpanPairPrediction(label="", logits=one) for one in logits]
-    assert Answers(task=TASKS["wic"], calibration={}).predictions(rows, found) == [False, True]
+    assert Answers(task=TASKS[key], calibration={}).predictions(rows, found) == [False, True]
 
 
 @pytest.mark.parametrize("key", TASKS)

@@ -37,6 +37,11 @@ def test_a_validation_file_alone_is_divided_in_three_for_boolq_only(tmp_path: Pa
     assert sum(len(side) for side in sides) == len(set.union(*sides)) == 200
     assert len(sides[0]) > len(sides[2]) > len(sides[1]) > 0
     assert "val, 20% by hash" in parts.origin["report"]
+    all_learnt = task_parts([tmp_path], TASKS["boolq"], hold_out=False)
+    assert {row.idx for row in all_learnt.train} == sides[0] | sides[1]
+    assert all_learnt.report == parts.report
+    assert (all_learnt.choose, all_learnt.origin["train"]) == ([], "val, 80% by hash")
+    assert task_parts([tmp_path], TASKS["boolq"], hold_out=False, few_shot=True).choose
     with pytest.raises(DataError, match=r"RTE has no train\.jsonl \(there is val\.jsonl\)"):
         task_parts([tmp_path], TASKS["rte"])
 

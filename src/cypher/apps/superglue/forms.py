@@ -1,10 +1,11 @@
 """What the model reads of each task: rows of the benchmark to rows of an objective, and its answers back.
 
 - CB, RTE and the diagnostics: two texts, one label (``classify``).
+- BoolQ: passage and question, likewise. Few rows are there to learn from: both orders are read, and their logits
+  averaged.
 - WiC and WSC: two words or phrases, marked in two sentences or in one text, one label (``classify_span_pair``). WiC's
-  question is the same whichever sentence comes first, so both orders are read, and their logits averaged.
-- BoolQ: a question that "no" or "yes" answers, on a passage (``judge_candidates``, as the rest).
-- COPA: a question by its kind on the premise, that two sentences may answer.
+  question is the same whichever sentence comes first, so both orders are read, too.
+- COPA: a question by its kind on the premise, that two sentences may answer (``judge_candidates``, as the rest).
 - MultiRC: a question with all its answers on one passage; any number of them right.
 - ReCoRD: the query filled with each entity, all on one article; one of them right.
 """
@@ -42,8 +43,6 @@ _COPA_QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happe
 def form_config(task: BenchmarkTask, settings: Settings) -> dict[str, Any]:
     """The ``[task]`` section that a task is learnt by."""
     judge = {"kind": "judge_candidates", "right": "one", "max_length": settings.max_length}
-    if task.key == "boolq":
-        return {**judge, "max_candidate_tokens": 4}
     if task.key == "copa":
         return {**judge, "max_question_tokens": 12, "max_candidate_tokens": 32}
     if task.key == "record":
@@ -64,7 +63,7 @@ def label_text(label: object) -> str:
 
 
 def objective_rows(rows: Sequence[Row]) -> list[Any]:
-    """Rows of an objective, in order: one each, or one for each question of MultiRC, query of ReCoRD, order of WiC."""
+    """Rows of an objective, in order: one a row, question of MultiRC, query of ReCoRD, order of BoolQ and WiC."""
     return [made for row in rows for made in _objective_rows(row)]
 
 
@@ -93,12 +92,12 @@ def _objective_rows(row: Row) -> list[ObjectiveRow]:
         right = None if row.label is None else (row.label == 0, row.label == 1)
         question = _COPA_QUESTIONS[row.question]
         return [JudgeRow(passage=row.premise, question=question, candidates=row.choices, right=right)]
-    if isinstance(row, BoolQRow):
-        right = None if row.label is None else (not row.label, row.label)
-        return [JudgeRow(passage=row.passage, question=f"{row.question}?", candidates=("no", "yes"), right=right)]
     label = None if row.label is None else label_text(row.label)
+    labels = None if label is None else (label,)
+    if isinstance(row, BoolQRow):
+        texts = row.passage, f"{row.question}?"
+        return [ClassifyRow(text=text, pair=pair, labels=labels) for text, pair in (texts, texts[::-1])]
     if isinstance(row, EntailmentRow):
-        labels = None if label is None else (label,)
         return [ClassifyRow(text=row.premise, pair=row.hypothesis, labels=labels)]
     if isinstance(row, WicRow):
         sides = ((row.sentence1, row.span1), (row.sentence2, row.span2))
@@ -142,7 +141,7 @@ def table_line(row: ObjectiveRow) -> dict[str, Any]:
 
 def table_columns(task: BenchmarkTask) -> dict[str, str]:
     """The fields of those tables that a recipe has to name, since not every table has them."""
-    if task.key in ("boolq", "copa", "multirc", "record"):
+    if task.key in ("copa", "multirc", "record"):
         return {"question": "question"}
     return {} if task.key == "wsc" else {"pair": "pair"}
 
@@ -178,11 +177,11 @@ class Answers:
             return tuple(tuple(int(logit >= threshold) for logit in next(found)) for _ in row.questions)
         if isinstance(row, RecordRow):
             return tuple(row.entities[_best(next(found))] for _ in row.queries)
-        if isinstance(row, (BoolQRow, CopaRow)):
+        if isinstance(row, CopaRow):
             return self.task.labels[_best(next(found))]
         # Logits of the labels, in their order.
         logits = next(found).logits
-        if isinstance(row, WicRow):
+        if isinstance(row, (BoolQRow, WicRow)):
             logits = [(one + other) / 2 for one, other in zip(logits, next(found).logits, strict=True)]
         return self.task.labels[_best(logits)]
 

@@ -81,7 +81,8 @@ def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool =
     - ``train`` and ``val``: a part of ``train`` chooses, ``val`` is reported on.
     - ``train`` and ``dev32``, a few-shot set: ``dev32`` chooses if there is a ``val`` to report on; if there is none,
       a part of ``train`` chooses and ``dev32`` is reported on.
-    - ``val`` alone, where the task allows it: divided in three.
+    - ``val`` alone, where the task allows it: divided in three, or in two where nothing is held out; the rows that are
+      reported on are the same.
 
     Rows about one text stay together, and a row's part depends on that text alone.
 
@@ -89,8 +90,8 @@ def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool =
         folders: Of data; the first that has the task's folder is taken.
         task: Which one.
         few_shot: Learn from :data:`FEW` rows and choose by as many.
-        hold_out: Whether a part of ``train`` chooses where there is ``val``; otherwise all of it is learnt from. Rows
-            of a file of their own choose in either case.
+        hold_out: Whether a part of the rows to learn from chooses; otherwise all of them are learnt from. Rows of a
+            file of their own choose in either case, and so does a part of the rows of a few-shot run.
 
     Raises:
         DataError: A file that is needed is missing, cannot be read, or has rows without a label.
@@ -107,7 +108,7 @@ def task_parts(folders: Sequence[Path], task: BenchmarkTask, *, few_shot: bool =
         if path is not None:
             read[stem] = _labelled(task, path)
     if "train" not in read:
-        parts = _from_validation(folders, task, read)
+        parts = _from_validation(folders, task, read, hold_out=hold_out or few_shot)
     elif "val" in read and "dev32" in read:
         origin = {"train": "train", "choose": "dev32", "report": "val"}
         parts = Parts(train=read["train"], choose=read["dev32"], report=read["val"], origin=origin)
@@ -153,11 +154,17 @@ def divide(rows: Sequence[Any], fractions: dict[str, float]) -> dict[str, list[A
     return parts
 
 
-def _from_validation(folders: Sequence[Path], task: BenchmarkTask, read: dict[str, list[Any]]) -> Parts:
+def _from_validation(
+    folders: Sequence[Path], task: BenchmarkTask, read: dict[str, list[Any]], *, hold_out: bool
+) -> Parts:
     if not task.validation_only or "val" not in read:
         raise _missing(folders, task, "train.jsonl")
+    divided = divide(read["val"], DIVIDED)
     origin = {name: f"val, {share:.0%} by hash" for name, share in DIVIDED.items()}
-    return Parts(**divide(read["val"], DIVIDED), origin=origin)
+    if hold_out:
+        return Parts(**divided, origin=origin)
+    origin |= {"train": f"val, {DIVIDED['train'] + DIVIDED['choose']:.0%} by hash", "choose": "nothing"}
+    return Parts(train=divided["train"] + divided["choose"], choose=[], report=divided["report"], origin=origin)
 
 
 def _labelled(task: BenchmarkTask, path: Path) -> list[Any]:

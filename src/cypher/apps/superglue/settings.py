@@ -45,9 +45,13 @@ class Settings:
 
 
 FULL = {
-    # MultiRC's answers on passages are ten times as many as BoolQ's rows, and read in the same way.
+    # On two of three folds of the rows that are not reported on, left out in turn: 63.4 % right with a cross-entropy of
+    # 0.65; the majority has 62.0. One order with the candidates "no" and "yes", 3 passes at 5e-4: 62.3, and 0.80 on the
+    # fold where it was looked at. On the first fold alone, where this gets 62.9 and the majority 59.6: a third pass
+    # 61.6, one order as a pair 61.2, candidates at 2e-4 62.1, in batches of 8 59.6, of 32 62.8, with dropout 62.6, on
+    # from RTE instead of MultiRC 60.5. Cross-entropy rose with every pass behind the second.
     "boolq": Settings(
-        max_length=256, epochs=3, batch_size=16, learning_rate=5e-4, evaluations_per_epoch=2, start_from="multirc"
+        max_length=256, epochs=2, batch_size=32, learning_rate=3e-4, evaluations_per_epoch=0, start_from="multirc"
     ),
     # Two folds of the training rows, 108 of them left out: 79.6 % right, macro-F1 60.6, as in the pass before. In
     # batches of 8 at half the rate 77.9 and 53.9, as candidates "no", "maybe", "yes" 74.9, on from RTE 78.1 and 54.1;
@@ -64,6 +68,8 @@ FULL = {
     # Every row is read in both orders, so three passes are six. On the tenth held out the third pass was flat (65 %),
     # so that nothing has to be chosen there, and its rows may be learnt from, too.
     "wic": Settings(max_length=96, epochs=3, batch_size=32, learning_rate=1e-3, evaluations_per_epoch=0),
+    # Nothing is learnt that holds for other texts: in three folds of the training rows, each left out once, six passes
+    # are 47 % right, on from WiC 52, on from MultiRC 49, and "no" to everything 53.
     "wsc": Settings(max_length=192, epochs=12, batch_size=16, learning_rate=3e-4, patience=5),
 }
 """By the key of the task."""
