@@ -13,10 +13,14 @@ from torch import Tensor
 from workers import Workers
 
 from cypher.config import ParallelPlan
+from cypher.errors import ConfigError
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Model
+from cypher.parallel.activations import Workload
 from cypher.parallel.gather import whole_tensors
 from cypher.parallel.parallelise import parallelise
+from cypher.parallel.search import possible_plans
+from cypher.parallel.stages import cut, parts_of, require_apart
 from cypher.parallel.world import joined
 
 # Which blocks have something that is trained, and what of it is shared.
@@ -93,3 +97,28 @@ def test_a_decoder_begins_in_any_stage(workers: Workers, schedule: str, decoder_
 def test_copies_divide_the_parameters_of_several_stages(workers: Workers, schedule: str):
     """Nothing is tied, so no parameter is in two stages of one process."""
     assert_as_alone(workers.run(4, untied, f"dp=2,pp=2,zero=3,schedule={schedule}"), untied)
+
+
+@pytest.mark.parametrize("text", ["dp=2,pp=2,zero=2,schedule=zbv_zero_bubble", "dp=2,tp=2,pp=2,schedule=dualpipe_v"])
+def test_what_copies_divide_is_in_one_stage_of_a_process(text: str):
+    """The tied table is where the model begins and where it ends, which V-shaped schedules give to one process."""
+    plan = ParallelPlan.parse(text)
+    for tied in (True, False):
+        model = model_of("decoder", tied=tied)
+        headed = HeadedModel(model, model.language_head())
+        parts = [parts_of(headed, stretch) for stretch in cut(4, plan.stages)]
+        if tied:
+            with pytest.raises(ConfigError, match="in two stages of process 0"):
+                require_apart(headed, parts, plan)
+        else:
+            require_apart(headed, parts, plan)
+
+
+def test_only_plans_that_can_start_are_offered():
+    with torch.device("meta"):
+        model = model_of("decoder")
+    headed = HeadedModel(model, model.language_head())
+    plans = list(possible_plans(headed, 4, Workload(batch_size=64, sequence_length=16)))
+    assert any(plan.pp > 1 and plan.is_sharded for plan in plans)
+    assert any(plan.is_v_shaped for plan in plans)
+    assert not any(plan.is_v_shaped and plan.is_sharded for plan in plans)

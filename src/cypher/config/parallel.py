@@ -104,6 +104,11 @@ class ParallelPlan(Section):
         return self.dp // self.replicas if self.zero >= 2 else 1
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether copies are FSDP2's; beside ``tp``, whose matrices DDP does not know, as shards of size 1."""
+        return self.zero >= 2 or (self.tp > 1 and self.dp > 1)
+
+    @property
     def stages_per_rank(self) -> int:
         """Stretches of blocks that a process of a pipeline holds."""
         return 2 if self.pp > 1 and self.schedule in TWO_STAGES else 1

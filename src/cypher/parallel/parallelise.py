@@ -43,24 +43,22 @@ def parallelise(headed: HeadedModel, world: World | None = None) -> Engine:
     if plan.world == 1:
         headed.model.lay_out_frozen()
         return OneProcess(headed, world)
-    # DDP knows no divided matrices; copies under tensor parallelism are shards of size 1.
-    shards = plan.zero >= 2 or (plan.tp > 1 and plan.dp > 1)
     before_the_clip: list[Callable[[], None]] = []
 
     def cut_matrices(stretches: Sequence[range] | None = None) -> None:
         divided = divide(headed, world, stretches) if plan.tp > 1 else None
         if divided is not None:
             before_the_clip.append(divided.settle)
-        if not shards:  # what is gathered anew each time is laid out in vain
+        if not plan.is_sharded:  # what is gathered anew each time is laid out in vain
             (divided or headed.model).lay_out_frozen()
 
     def copied(module: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
         if plan.dp == 1:
             return module
-        if not shards and plan.pp == 1:
+        if not plan.is_sharded and plan.pp == 1:
             return replicate(module, world)
         # A pipeline's stages go through their backwards in pieces, some of them past the hooks that DDP waits for.
-        whole = shard(module, blocks, world) if shards else list(module.parameters())
+        whole = shard(module, blocks, world) if plan.is_sharded else list(module.parameters())
         before_the_clip.append(lambda: average(whole, world))
         return module
 

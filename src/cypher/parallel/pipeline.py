@@ -313,7 +313,7 @@ class PipelineEngine(Engine):
     def predict(self, predict: Predict, rows: Sequence[Any]) -> list[Any]:
         """As in :class:`Engine`: one stage works at a time, in all processes of a pipeline at once."""
         self._refresh_head()
-        divides = self.world.plan.zero >= 2 or (self.world.plan.tp > 1 and self.world.plan.dp > 1)
+        divides = self.world.plan.is_sharded
         asked = rows if divides else own_rows(rows, self.world)
 
         def work() -> list[Any]:

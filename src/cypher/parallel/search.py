@@ -15,6 +15,7 @@ from cypher.parallel import tensor_plan
 from cypher.parallel.activations import Workload
 from cypher.parallel.cost import Machine, Wire, bubble, operations, step_seconds, wire
 from cypher.parallel.explain import Explainer, Held
+from cypher.parallel.stages import cut, parts_of, require_apart
 from cypher.parallel.validate import batch_refusals, pipeline_refusals
 
 FACTORS = (2, 4, 8)
@@ -73,8 +74,9 @@ def search(headed: HeadedModel, world: int, work: Workload, machine: Machine) ->
 
 
 def possible_plans(headed: HeadedModel, world: int, work: Workload) -> Iterator[ParallelPlan]:
-    """Every plan for a number of processes that :mod:`cypher.parallel.validate` lets pass, but for offload."""
+    """Every plan for a number of processes that can start, but for offload."""
     n_blocks = len(list(headed.model.blocks()))
+    apart: dict[tuple[int, int, bool], bool] = {}
     for tp in _divisors(world):
         if tensor_plan.refusals(headed.model, ParallelPlan(tp=tp)):
             continue
@@ -88,8 +90,23 @@ def possible_plans(headed: HeadedModel, world: int, work: Workload) -> Iterator[
                     *pipeline_refusals(plan, n_blocks),
                     *batch_refusals(plan, work.batch_size, work.accumulation),
                 )
-                if not refused:
-                    yield plan
+                if refused:
+                    continue
+                if plan.pp > 1 and plan.is_sharded:
+                    layout = (plan.pp, plan.stages_per_rank, plan.is_v_shaped)
+                    if layout not in apart:
+                        apart[layout] = _is_apart(headed, plan, n_blocks)
+                    if not apart[layout]:
+                        continue
+                yield plan
+
+
+def _is_apart(headed: HeadedModel, plan: ParallelPlan, n_blocks: int) -> bool:
+    try:
+        require_apart(headed, [parts_of(headed, stretch) for stretch in cut(n_blocks, plan.stages)], plan)
+    except ConfigError:
+        return False
+    return True
 
 
 def _variants(*, dp: int, tp: int, pp: int) -> Iterator[dict[str, object]]:

@@ -137,12 +137,12 @@ def require_apart(headed: HeadedModel, parts: Sequence[Collection[str]], plan: P
     Args:
         headed: With all of its modules.
         parts: Names of modules, by stage.
-        plan: Its ``zero`` may divide.
+        plan: Says whether copies divide.
 
     Raises:
         ConfigError: With the name of the first.
     """
-    if plan.zero < 2:
+    if not plan.is_sharded:
         return
     names = {id(parameter): name for name, parameter in headed.named_parameters()}
     for rank in range(plan.pp):
@@ -152,9 +152,9 @@ def require_apart(headed: HeadedModel, parts: Sequence[Collection[str]], plan: P
         ]
         if both := set.intersection(*held) if len(held) > 1 else set():
             raise ConfigError(
-                f"schedule = {plan.schedule} with zero = {plan.zero}: {min(names[one] for one in both)} is in two "
-                f"stages of process {rank} of a pipeline, each of which divides its parameters by itself",
-                change="set zero to 0 or 1, or take a schedule of one stage a process (gpipe, 1f1b)",
+                f"{plan}: {min(names[one] for one in both)} is in two stages of process {rank} of a pipeline, each of "
+                "which divides its parameters by itself",
+                change="take schedule gpipe or 1f1b, of one stage a process, or zero below 2 and no tp beside dp",
             )
 
 
