@@ -15,7 +15,7 @@ from workers import Workers
 
 from cypher.adapters.adapter import freeze_all_but
 from cypher.adapters.arrangement import activate
-from cypher.adapters.composition import Fuse, Stack
+from cypher.adapters.composition import Fuse, Parallel, Stack
 from cypher.adapters.fusion import add_fusion, freeze_all_but_fusion
 from cypher.adapters.methods import adapter_of
 from cypher.config import ParallelPlan, TrainConfig, adapter_config
@@ -57,7 +57,7 @@ class KindTask(TokenTask):
         return {"kind": len(batch.rows)}
 
     def losses(self, head: Head, encoded: Encoded, batch: Batch) -> Losses:
-        kinds = batch.inputs.token_ids[:, 1] % KINDS
+        kinds = (batch.inputs.token_ids[:, 1] % KINDS)[encoded.row_of]
         total = F.cross_entropy(head(encoded), kinds, reduction="sum")
         return {"kind": TokenSum(total=total, count=len(batch.rows))}
 
@@ -102,6 +102,18 @@ def fused(model: Model) -> None:
     freeze_all_but_fusion(model, tree)
 
 
+def side_by_side(model: Model) -> None:
+    """The rows are copied behind the first block's attention."""
+    with_adapters(model, "seq_bn", "a", "b")
+    activate(model, Parallel("a", "b"))
+
+
+def side_by_side_above(model: Model) -> None:
+    """The rows are copied in the third block, so that no stage of a pipeline but the last has the copies."""
+    with_adapters(model, "seq_bn", "a", "b")
+    activate(model, Parallel("a", "b"), skipped_layers=[0, 1])
+
+
 def everything(model: Model) -> None:
     """All weights are trained."""
 
@@ -122,6 +134,8 @@ CASES = {
     "dropped at random": Case(dropped),
     "stacked": Case(stacked),
     "fused": Case(fused),
+    "side by side": Case(side_by_side),
+    "side by side above": Case(side_by_side_above),
     "fewer rows than places": Case(everything, rows=3),
     "accumulation": Case(everything, accumulation=2),
 }

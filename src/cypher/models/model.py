@@ -272,6 +272,20 @@ class Model(nn.Module, ABC):
         """
         return self.encoded(inputs, self.run(inputs, state=state, scores=scores), state)
 
+    def copies_before(self, place: int, inputs: Inputs) -> int:
+        """Copies of each row, for adapters side by side, that a block is given.
+
+        Args:
+            place: Of the block in :meth:`blocks`.
+            inputs: Of the whole model.
+        """
+        behind = [name for name, _ in self.blocks()][:place]
+        return Copying(self.arrangement, self._dropped_now, inputs, None, behind=behind).copies
+
+    @property
+    def _dropped_now(self) -> frozenset[str]:
+        return self.dropped if self.training else frozenset()
+
     def run(
         self,
         inputs: Inputs,
@@ -294,8 +308,7 @@ class Model(nn.Module, ABC):
         names = [name for name, _ in self.blocks()]
         wanted = set(names if stretch is None else names[stretch.start : stretch.stop])
         first = 0 if stretch is None else stretch.start
-        dropped = self.dropped if self.training else frozenset[str]()
-        copying = Copying(self.arrangement, dropped, inputs, state, behind=names[:first])
+        copying = Copying(self.arrangement, self._dropped_now, inputs, state, behind=names[:first])
         for name, segment in self.segments.items():
             numbers = list(cast(nn.ModuleDict, segment))
             if state is not None and state.length and name not in self.remembers:

@@ -45,12 +45,12 @@ from cypher.parallel.stages import (
     cut,
     first_names,
     keep,
+    needs_whole_backward,
     parts_of,
     relays,
     require_apart,
     stages_of,
     tokens_in_front,
-    uses_again,
 )
 from cypher.parallel.world import World
 
@@ -92,7 +92,7 @@ class Stage(nn.Module):
         in_front: Tokens that are put in front of others, by segment.
         step: Shared with the other stages of this process.
         scale: Factor on the shares of the loss: gradients are averaged over as many copies.
-        uses_again: Whether it uses a parameter that is trained more than once.
+        has_whole_backward: Whether gradients of weights are worked out with those of inputs, under any schedule.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class Stage(nn.Module):
         in_front: dict[str, int],
         step: Step,
         scale: float,
-        uses_again: bool,
+        has_whole_backward: bool,
     ) -> None:
         super().__init__()
-        self.uses_again = uses_again
+        self.has_whole_backward = has_whole_backward
         self.owned = nn.ModuleList(owned)
         self.number, self.stretch, self.in_front, self.step, self.scale = number, stretch, in_front, step, scale
         self._headed = (headed,)
@@ -264,9 +264,7 @@ class PipelineEngine(Engine):
                         input_args=given,
                         output_args=sent,
                         group=self.world.group("pp"),
-                        # Apart from those of inputs, the gradients of a weight that is used twice come out wrong: the
-                        # way from the second use leads past the first. Such a stage works out all at once.
-                        dw_builder=_nothing_later if stage.uses_again else None,
+                        dw_builder=_nothing_later if stage.has_whole_backward else None,
                     )
                 )
             stages = made[0] if plan.stages_per_rank == 1 else made
@@ -369,8 +367,8 @@ def pipeline(
     places = [next(rank for rank in range(plan.pp) if stage in stages_of(plan, rank)) for stage in range(plan.stages)]
     parts = [parts_of(headed, stretch) for stretch in stretches]
     require_apart(headed, parts, plan)
+    whole_backward = [needs_whole_backward(headed, one) for one in parts]
     relayed, in_front = relays(headed, stretches, places), tokens_in_front(headed.model)
-    again = [uses_again(headed, one) for one in parts]
     own, parameter_names = stages_of(plan, world.place("pp")), first_names(headed)
     # What predictions ask of a head is not its forward alone, so every process has it.
     keep(headed, set[str]().union({"head"}, *(parts[stage] for stage in own)), relayed)
@@ -385,7 +383,7 @@ def pipeline(
             in_front,
             step,
             scale=float(plan.dp),
-            uses_again=again[stage],
+            has_whole_backward=whole_backward[stage],
         )
         for stage in own
     ]

@@ -102,13 +102,19 @@ def parts_of(headed: HeadedModel, stretch: range) -> Counter[str]:
     return needed
 
 
-def uses_again(headed: HeadedModel, parts: Mapping[str, int]) -> bool:
-    """Whether one stage uses a parameter that is trained more than once in a forward.
+def needs_whole_backward(headed: HeadedModel, parts: Mapping[str, int]) -> bool:
+    """Whether the gradients of a stage's weights would come out wrong, worked out apart from those of its inputs.
+
+    They do where a forward uses a trained parameter more than once, for the way from its second use leads past the
+    first, and where adapters side by side put their weights together for one product.
 
     Args:
         headed: With all of its modules.
         parts: Of the stage, from :func:`parts_of`.
     """
+    arrangement = headed.model.arrangement
+    if arrangement is not None and arrangement.copies > 1:
+        return True
     uses = Counter[nn.Parameter]()
     for name, times in parts.items():
         for _, parameter in headed.get_submodule(name).named_parameters(remove_duplicate=False):
@@ -192,10 +198,12 @@ class Boundary:
     Args:
         segment: Whose tokens the hidden states are.
         source: Whose tokens the source's are; ``None`` where blocks behind attend to none.
+        place: Of the block.
     """
 
     segment: str
     source: str | None
+    place: int
 
     @classmethod
     def before(cls, model: Model, place: int) -> Boundary:
@@ -204,8 +212,8 @@ class Boundary:
         segments = list(model.segments)
         segment, previous = names[place], names[place - 1]
         if segment != previous:  # the segment before is whole, and this one begins from it
-            return cls(segment=previous, source=cls._source(model, segments, previous))
-        return cls(segment=segment, source=cls._source(model, segments, segment))
+            return cls(segment=previous, source=cls._source(model, segments, previous), place=place)
+        return cls(segment=segment, source=cls._source(model, segments, segment), place=place)
 
     @staticmethod
     def _source(model: Model, segments: Sequence[str], segment: str) -> str | None:
@@ -217,7 +225,7 @@ class Capacity:
     """Room for the largest micro-batch of a step.
 
     Args:
-        rows: Of a micro-batch.
+        rows: Of a micro-batch, with the copies for adapters side by side.
         tokens: Of a row, by segment; what is put in front of them included.
     """
 
@@ -234,7 +242,8 @@ class Capacity:
             inputs: Of all micro-batches.
             multiple: Tokens are rounded up to one.
         """
-        rows = max(len(one.token_ids) for one in inputs)
+        copies = 1 if model.arrangement is None else model.arrangement.copies
+        rows = max(len(one.token_ids) for one in inputs) * copies
         longest = {
             segment: max(model.segment_inputs(segment, one).token_ids.shape[1] for one in inputs)
             for segment in model.segments
@@ -276,7 +285,8 @@ class Capacity:
         for place, segment in enumerate((boundary.segment, boundary.source)):
             if segment is not None:
                 read = model.segment_inputs(segment, inputs)
-                rows, seq = len(read.token_ids), read.token_ids.shape[1] + in_front[segment]
+                rows = len(read.token_ids) * model.copies_before(boundary.place, inputs)
+                seq = read.token_ids.shape[1] + in_front[segment]
                 made[2 * place] = received[2 * place][:rows, :seq]
                 made[2 * place + 1] = received[2 * place + 1][:rows, :seq].bool()
         hidden, mask, source, source_mask = made
