@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cypher.adapters.adapter import Adapter
+from cypher.adapters.adapter import Adapter, freeze_all_but
 from cypher.adapters.composition import Fuse, Stack
 from cypher.adapters.folder import save_adapter
 from cypher.adapters.hub_folder import HubModel, save_hub_adapter
@@ -19,8 +19,11 @@ from cypher.adapters.methods import adapter_of
 from cypher.config import Recipe, adapter_config, supports
 from cypher.errors import ConfigError, CypherError, ModelError
 from cypher.hub.weights import read_safetensors
+from cypher.models.headed import HeadedModel
+from cypher.models.llama import Llama, LlamaConfig
 from cypher.models.load import load_model
-from cypher.tasks.arranged_adapters import load_arrangement
+from cypher.tasks.arranged_adapters import check_depth, load_arrangement
+from cypher.tasks.extract_span import SpanHead
 from cypher.tasks.find_reader import find_adapter
 from cypher.tasks.find_task import find_task
 from cypher.tasks.run import run_recipe
@@ -252,6 +255,17 @@ def test_what_cannot_work_is_refused_with_its_reason(
         with pytest.raises(error, match=said) as caught:
             run_recipe(recipe(tiny_bert, data, more), folder=tmp_path / f"run{number}")
         assert "\n" not in str(caught.value)
+
+
+def test_a_step_without_any_adapter_needs_something_else_to_train() -> None:
+    model = Llama(LlamaConfig(vocabulary_size=9, width=8, n_layers=2, n_heads=2, n_key_value_heads=2, inner_width=16))
+    adapter_of(adapter_config({"preset": "lora", "rank": 2})).attach(model, "a")
+    freeze_all_but(model, "a")
+    without_weights = HeadedModel(model, model.language_head())
+    check_depth(without_weights, 1)
+    with pytest.raises(ConfigError, match="at most 1: a step without any of them learns nothing"):
+        check_depth(without_weights, 2)
+    check_depth(HeadedModel(model, SpanHead(8)), 2)
 
 
 def test_a_recipe_is_mended_in_the_folder_of_the_run(

@@ -27,6 +27,7 @@ from cypher.config.section import parse
 from cypher.errors import ConfigError, ModelError, first_line
 from cypher.files import write_text
 from cypher.hub.weights import read_safetensors, write_safetensors
+from cypher.models.headed import HeadedModel
 from cypher.models.load import LoadedModel
 from cypher.models.model import Model
 from cypher.tasks.find_reader import ADAPTERS, ARRANGEMENT, find_adapter
@@ -105,7 +106,7 @@ def arrange(
 
     Raises:
         ModelError: An adapter does not fit the model.
-        ConfigError: It cannot be fused, or there are fewer blocks than are to be left out.
+        ConfigError: It cannot be fused.
     """
     methods = {name: load_folder(describe(folder), loaded, name=name).config.method for name, folder in frozen.items()}
     for name in names_of(Fuse(*_fused(config))) if config.fuse else ():
@@ -116,7 +117,6 @@ def arrange(
     tree = last if config.stack_on is None else Stack(_name_of(config.stack_on), last)
     if isinstance(last, Fuse):
         add_fusion(loaded.model, last, config.fusion)
-    _check_depth(loaded.model, config.drop_in_training)
     return ArrangedAdapters(tree=tree, fusion=config.fusion, frozen=frozen)
 
 
@@ -129,6 +129,26 @@ def set_to_work(model: Model, arranged: ArrangedAdapters, *, drop_in_training: i
         (new,) = set(names_of(arranged.tree)) - set(arranged.frozen)
         freeze_all_but(model, new)
     activate(model, arranged.tree, drop_in_training=drop_in_training)
+
+
+def check_depth(headed: HeadedModel, most: int) -> None:
+    """Refuse to leave out more blocks' adapters than there are, or all of them where nothing else is trained.
+
+    Args:
+        headed: With its adapters, and what of it is frozen.
+        most: Blocks that a step may go without.
+
+    Raises:
+        ConfigError: With the number there may be.
+    """
+    blocks = max(int(name.rpartition(".")[2]) for name, _ in headed.model.blocks()) + 1
+    if most > blocks:
+        raise ConfigError(f"arrangement.drop_in_training = {most}", needed=f"at most {blocks}, the model's blocks")
+    if most == blocks and all(name.startswith("model.segments.") for name in headed.trained()):
+        raise ConfigError(
+            f"arrangement.drop_in_training = {most} with nothing that is trained but adapters in {blocks} blocks",
+            needed=f"at most {blocks - 1}: a step without any of them learns nothing",
+        )
 
 
 def save_arrangement(
@@ -245,9 +265,3 @@ def _check(contents: FolderContents, given: str, model_name: str) -> None:
 
 def _is_same(one: str, other: str) -> bool:
     return one == other or (Path(one).is_dir() and Path(other).is_dir() and Path(one).samefile(other))
-
-
-def _check_depth(model: Model, most: int) -> None:
-    blocks = max(int(name.rpartition(".")[2]) for name, _ in model.blocks()) + 1
-    if most > blocks:
-        raise ConfigError(f"arrangement.drop_in_training = {most}", needed=f"at most {blocks}, the model's blocks")

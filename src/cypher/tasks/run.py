@@ -29,7 +29,7 @@ from cypher.models.load import READ_FORMATS, Dropout, LoadedModel, load_model
 from cypher.parallel.parallelise import parallelise
 from cypher.parallel.validate import validate
 from cypher.parallel.world import World, joined
-from cypher.tasks.arranged_adapters import ArrangedAdapters, arrange, keep_adapters, set_to_work
+from cypher.tasks.arranged_adapters import ArrangedAdapters, arrange, check_depth, keep_adapters, set_to_work
 from cypher.tasks.registry import kind_of
 from cypher.tasks.task_folder import TrainedTask, save_task
 from cypher.tasks.task_kind import TextSource
@@ -239,7 +239,9 @@ def build(
         freeze_all_but(loaded.model, ADAPTER)
     if arranged is not None:
         set_to_work(loaded.model, arranged, drop_in_training=drop_in_training)
-    return HeadedModel(loaded.model, task.head(loaded.model)), task, arranged
+    headed = HeadedModel(loaded.model, task.head(loaded.model))
+    check_depth(headed, drop_in_training)
+    return headed, task, arranged
 
 
 def _start_from(run: Path, recipe: Recipe, model: HeadedModel) -> None:
