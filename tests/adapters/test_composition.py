@@ -332,6 +332,12 @@ class TestFusion:
         penalty.backward()
         assert values[0].grad is not None
 
+    def test_without_values_there_is_nothing_to_penalise(self) -> None:
+        model, fuse = with_adapters("seq_bn", "bert", ("a", "b")), Fuse("a", "b")
+        add_fusion(model, fuse, FusionConfig(value=False))
+        freeze_all_but_fusion(model, fuse)
+        assert penalty_of(model) is None
+
     def test_trains_nothing_else(self) -> None:
         model, fuse = with_adapters("seq_bn", "bert", ("a", "b")), Fuse("a", "b")
         add_fusion(model, fuse)

@@ -89,6 +89,13 @@ def dropped(model: Model) -> None:
     activate(model, "a", drop_in_training=3)
 
 
+def shared_and_dropped(model: Model) -> None:
+    """One rule for all blocks, which a step without any of them does not use, wherever it is held."""
+    adapter_of(adapter_config({"preset": "compacter", "reduction_factor": 8, "leave_out": (0, 3)})).attach(model, "a")
+    freeze_all_but(model, "a")
+    activate(model, "a", drop_in_training=3)
+
+
 def stacked(model: Model) -> None:
     with_adapters(model, "seq_bn", "a", "b")
     activate(model, Stack("a", "b"))
@@ -124,6 +131,7 @@ class Case(NamedTuple):
     prepare: Callable[[Model], None]
     rows: int = 8
     accumulation: int = 1
+    steps: int = 4
 
 
 CASES = {
@@ -132,6 +140,7 @@ CASES = {
     "invertible": Case(invertible),
     "low rank": Case(low_rank),
     "dropped at random": Case(dropped),
+    "shared and dropped at random": Case(shared_and_dropped, steps=8),
     "stacked": Case(stacked),
     "fused": Case(fused),
     "side by side": Case(side_by_side),
@@ -169,7 +178,7 @@ def learnt(text: str, name: str) -> Learnt:
         engine = parallelise(HeadedModel(model, task.head(model)), world)
         optimiser = build_optimiser(engine, TrainConfig(learning_rate=LEARNING_RATE))
         losses, predictions = [], []
-        for step in range(4):
+        for step in range(case.steps):
             engine.headed.train()
             seed_step(seed=0, step=step, world=world)
             engine.headed.model.begin_step(seed=0, step=step)

@@ -266,6 +266,11 @@ def test_a_step_without_any_adapter_needs_something_else_to_train() -> None:
     with pytest.raises(ConfigError, match="at most 1: a step without any of them learns nothing"):
         check_depth(without_weights, 2)
     check_depth(HeadedModel(model, SpanHead(8)), 2)
+    lower = Llama(model.config)
+    adapter_of(adapter_config({"preset": "lora", "rank": 2, "leave_out": (1,)})).attach(lower, "a")
+    freeze_all_but(lower, "a")
+    with pytest.raises(ConfigError, match="at most 0"):
+        check_depth(HeadedModel(lower, lower.language_head()), 1)
 
 
 def test_a_recipe_is_mended_in_the_folder_of_the_run(

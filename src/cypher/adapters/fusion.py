@@ -58,10 +58,10 @@ class Fusion(nn.Module, Penalised):
         # The projection is linear: once behind the sum instead of once an adapter before it.
         return _project(self.value, torch.einsum("bsn,bsnw->bsw", weights, changes))
 
-    def penalty(self) -> Tensor:
+    def penalty(self) -> Tensor | None:
         """``regularisation · Σ (I − value)²``, which keeps what an adapter adds what it was (section 3.2)."""
         if self.value is None:
-            return torch.zeros(())
+            return None
         weight = self.value.weight
         difference = torch.eye(len(weight), dtype=weight.dtype, device=weight.device) - weight
         return self.config.regularisation * difference.square().sum()

@@ -64,6 +64,8 @@ class ParallelPlan(Section):
     @field_validator("zero", mode="before")
     @classmethod
     def _zero_by_name(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("zero is 0, 1, 2 or 3")
         return 2 if value == "sharded_ddp" else value
 
     @model_validator(mode="after")
@@ -143,6 +145,9 @@ class ParallelPlan(Section):
             key, equals, value = (piece.strip() for piece in part.partition("="))
             if key == "sharded_ddp" and not equals:
                 key, equals, value = "zero", "=", key
+            field = cls.model_fields.get(key)
+            if field is not None and field.annotation is not bool and not equals:
+                raise ConfigError(f"--parallel {text}: {key} has no value", change=f"write {key}=…")
             if key in values:
                 raise ConfigError(f"--parallel {text}: {key} stands twice", change="name it once")
             values[key] = _value(value) if equals else True

@@ -12,15 +12,12 @@ class Penalised(ABC):
     """A module that has one."""
 
     @abstractmethod
-    def penalty(self) -> Tensor:
-        """A scalar that depends on the module's parameters alone."""
+    def penalty(self) -> Tensor | None:
+        """A scalar that depends on the module's parameters alone; ``None`` where there is nothing to penalise."""
 
 
 def penalty_of(model: nn.Module) -> Tensor | None:
     """The sum over all parts that are trained; ``None`` if there are none."""
-    terms = [
-        module.penalty()
-        for module in model.modules()
-        if isinstance(module, Penalised) and any(parameter.requires_grad for parameter in module.parameters())
-    ]
+    found = [module.penalty() for module in model.modules() if isinstance(module, Penalised)]
+    terms = [term for term in found if term is not None and term.requires_grad]
     return torch.stack(terms).sum() if terms else None

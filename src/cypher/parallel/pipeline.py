@@ -276,8 +276,11 @@ class PipelineEngine(Engine):
     def _sum_shared(self) -> None:
         """The gradient of what several stages hold is the sum of theirs: to the first of them, and back."""
         own, group = self.world.place("pp"), self.world.group("pp")
-        for name, places in self.shared.items():
-            if own not in places:
+        held = [self.trained.get(name) for name in self.shared]
+        # What no stage has used in this step has no gradient, and the optimiser leaves it alone.
+        used = self.world.total([float(one is not None and one.grad is not None) for one in held], over=("pp",))
+        for (name, places), uses in zip(self.shared.items(), used, strict=True):
+            if own not in places or not uses:
                 continue
             parameter = self.trained[name]
             if parameter.grad is None:

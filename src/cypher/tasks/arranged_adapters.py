@@ -144,11 +144,14 @@ def check_depth(headed: HeadedModel, most: int) -> None:
     blocks = max(int(name.rpartition(".")[2]) for name, _ in headed.model.blocks()) + 1
     if most > blocks:
         raise ConfigError(f"arrangement.drop_in_training = {most}", needed=f"at most {blocks}, the model's blocks")
-    if most == blocks and all(name.startswith("model.segments.") for name in headed.trained()):
-        raise ConfigError(
-            f"arrangement.drop_in_training = {most} with nothing that is trained but adapters in {blocks} blocks",
-            needed=f"at most {blocks - 1}: a step without any of them learns nothing",
-        )
+    trained = list(headed.trained())
+    if all(name.startswith("model.segments.") for name in trained):
+        last = max((int(name.split(".")[3]) for name in trained), default=0)
+        if most > last:
+            raise ConfigError(
+                f"arrangement.drop_in_training = {most} with nothing that is trained but adapters up to block {last}",
+                needed=f"at most {last}: a step without any of them learns nothing",
+            )
 
 
 def save_arrangement(

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ def train(
     progress.started(total_steps=total, first_step=position.step)
     started = time.perf_counter() - position.seconds
     saved = time.perf_counter()
+    orders: dict[int, list[list[int]]] = {}  # of the present epoch
     is_whole = True  # whether model and optimiser are those of ``position``
     with Interruption() as interruption, checkpoints:
         try:
@@ -128,7 +130,10 @@ def train(
                     checkpoints.finish()
                     break
                 epoch, place = divmod(position.step, per_epoch)
-                order = batches_for_training(lengths, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
+                if epoch not in orders:
+                    seed, size = config.seed, config.batch_size
+                    orders = {epoch: batches_for_training(lengths, batch_size=size, seed=seed, epoch=epoch)}
+                order = orders[epoch]
                 chosen = [examples[row] for row in order[place]]
                 portions = [
                     Portion(batch=replace(task.collate(part), step=position.step), is_ghost=ghost)
@@ -206,9 +211,10 @@ def _evaluate(
 ) -> Position:
     """Score the development rows and keep the weights if they are the best so far."""
     engine.headed.eval()
-    with interruption.at_once():
+    # Processes that left at different places would wait for each other.
+    with interruption.at_once() if engine.world.mesh is None else nullcontext():
         predictions = engine.predict(task.predict, development)
-        scores = task.score(development, predictions)
+        scores = engine.world.agreed(task.score(development, predictions))
     score = scores[task.metric]
     # A score that is no number, as of weights that have run away, is never the best, not even as the first.
     best = not math.isnan(score) and (position.best_score is None or score > position.best_score)
