@@ -428,6 +428,40 @@ def sitting(plan: str, folder: Path, until: int, seconds: float) -> None:
             assert until
 
 
+class Signalled(TokenTask):
+    """Ctrl-C comes to the first process, while it is about to look at the development rows."""
+
+    def predict(self, model: HeadedModel, rows: Any) -> list[int]:
+        if os.environ["RANK"] == "0":
+            signal.raise_signal(signal.SIGINT)
+        return super().predict(model, rows)
+
+
+def interrupted_while_evaluated(plan: str, folder: Path) -> bool:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with joined(ParallelPlan.parse(plan), seconds=30.0) as world:
+            model = model_of("decoder")
+            headed = HeadedModel(model, Signalled().head(model))
+            config = TrainConfig(epochs=3, batch_size=8)
+            options: dict[str, Any] = {"config": config, "dtype": torch.float32, "folder": folder, "world": world}
+            try:
+                train(headed, Signalled(), rows_of(0), rows_of(1, rows=4), **options)
+            except KeyboardInterrupt:
+                return True
+            return False
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("plan", ["dp=2", "dp=2,zero=3", "tp=2", "pp=2"])
+def test_ctrl_c_in_an_evaluation_lets_all_end_it_and_keeps_it(workers: Workers, tmp_path: Path, plan: str) -> None:
+    assert workers.run(2, interrupted_while_evaluated, plan, tmp_path) == [True, True]
+    # They end the evaluation behind the first step, and stop after the next one.
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+    assert json.loads((tmp_path / "best.json").read_text())["step"] == 1
+
+
 @pytest.mark.parametrize("seconds", [1e-6, 100.0])
 def test_a_run_goes_on_under_other_plans_to_the_same_losses(workers: Workers, tmp_path: Path, seconds: float) -> None:
     sitting("dp=1", tmp_path / "alone", 0, 100.0)

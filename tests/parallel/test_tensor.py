@@ -19,7 +19,7 @@ from cypher.errors import ConfigError
 from cypher.layers.linear import Delta, Linear
 from cypher.models.headed import HeadedModel
 from cypher.parallel.exchange import share_of
-from cypher.parallel.tensor_plan import check_tensor, cuts_of, refusals
+from cypher.parallel.tensor_plan import Cut, check_tensor, cuts_of, refusals
 
 # Presets with sizes that this width has room for, and nothing drawn at random.
 SMALLER: dict[str, dict[str, Any]] = {
@@ -201,6 +201,13 @@ def test_scores_are_means_over_the_heads_of_all(workers: Workers, plan: str):
         torch.testing.assert_close(found, expected)
 
 
+def held_of(parameter: nn.Parameter, cut: Cut, *, parts: int, place: int) -> int:
+    if cut.dim is None:
+        return parameter.numel()
+    size = parameter.shape[cut.dim]
+    return parameter.numel() // size * share_of(size, parts, place)[1]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_each_process_holds_is_what_the_formula_says(workers: Workers, family: str):
     options = {"adapter": LOW_RANK, "tied": False}
@@ -208,7 +215,7 @@ def test_what_each_process_holds_is_what_the_formula_says(workers: Workers, fami
     cuts, parameters = cuts_of(headed), dict(headed.named_parameters())
     for place, found in enumerate(workers.run(4, tensor_cases.held, "tp=4", family, options)):
         for name, parameter in parameters.items():
-            numel = cuts[name].numel(parameter, parts=4, place=place)
+            numel = held_of(parameter, cuts[name], parts=4, place=place)
             assert found[name] == (numel, numel * 4), name
     held = sum(numel for numel, _ in found.values())
     whole = sum(cuts[name].dim is None and parameter.numel() for name, parameter in parameters.items())

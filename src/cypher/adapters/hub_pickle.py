@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cypher.adapters.hub_folder import PICKLES
-from cypher.errors import ConfigError, ModelError
+from cypher.errors import ConfigError, ModelError, first_line
 from cypher.hub.weights import write_safetensors
 
 
@@ -64,7 +64,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ModelError(f"{path} holds other things than tensors ({str(error).splitlines()[0]})") from None
+        raise ModelError(f"{path} holds other things than tensors ({first_line(error)})") from None
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ModelError(f"{path} holds other things than tensors", needed="a dictionary of them")
     return dict(tensors)

@@ -116,6 +116,11 @@ class ParallelPlan(Section):
         return 2 if self.pp > 1 and self.schedule in TWO_STAGES else 1
 
     @property
+    def last_place(self) -> int:
+        """Place, on the ``pp`` axis, of the process that has the last stage."""
+        return 0 if self.is_v_shaped else self.pp - 1
+
+    @property
     def stages(self) -> int:
         """Stretches of blocks in all."""
         return self.pp * self.stages_per_rank
@@ -135,7 +140,7 @@ class ParallelPlan(Section):
         """Read a plan as the command line gives it.
 
         Args:
-            text: ``key=value``, separated by commas; a key alone is ``true``; ``sharded_ddp`` is ``zero=2``.
+            text: ``key=value``, separated by commas; a switch alone is ``true``; ``sharded_ddp`` is ``zero=2``.
 
         Raises:
             ConfigError: A key is unknown, or a value cannot work.

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from cypher.data.batch import Batch, Inputs
 from cypher.models.headed import HeadedModel
 from cypher.models.model import Encoded, Head
+from cypher.parallel.clip import clip
+from cypher.parallel.replicate import divided_optimiser
 from cypher.parallel.world import World
 
 
@@ -75,7 +77,6 @@ class Engine(ABC):
             The step's loss over all processes, penalties on parameters included, the same everywhere.
         """
 
-    @abstractmethod
     def clip(self, max_norm: float) -> float:
         """Scale the gradient down to a global L2 norm, over all processes, each parameter counted once.
 
@@ -85,14 +86,17 @@ class Engine(ABC):
         Returns:
             The norm it had.
         """
+        return clip(self.trained.values(), max_norm, world=self.world)
 
-    @abstractmethod
     def optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """AdamW over this process's parameters, its state divided as the plan wants.
+        """AdamW over this process's parameters; its state is divided by ``zero = 1``, and with them by 2 and 3.
 
         Args:
             groups: As of ``torch.optim.AdamW``.
         """
+        if self.world.plan.zero == 1:
+            return divided_optimiser(groups, self.world)
+        return torch.optim.AdamW(groups, fused=True)
 
     @abstractmethod
     def predict(self, predict: Predict, rows: Sequence[Any]) -> list[Any]:

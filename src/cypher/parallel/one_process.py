@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from cypher.data.batch_workers import each_batch
 from cypher.models.headed import HeadedModel
-from cypher.parallel.clip import clip
 from cypher.parallel.engine import Engine, Objective, Portion, Predict
 from cypher.parallel.own_draws import draws_at_random
 from cypher.parallel.penalise import penalise
@@ -44,14 +43,6 @@ class OneProcess(Engine):
                 share.backward()  # type: ignore[no-untyped-call]
                 loss += share.item()
         return loss + penalise([self.headed])
-
-    def clip(self, max_norm: float) -> float:
-        """As in :class:`Engine`."""
-        return clip(self.trained.values(), max_norm, world=self.world)
-
-    def optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """AdamW."""
-        return torch.optim.AdamW(groups, fused=True)
 
     def predict(self, predict: Predict, rows: Sequence[Any]) -> list[Any]:
         """As in :class:`Engine`."""

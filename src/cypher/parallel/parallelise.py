@@ -44,6 +44,7 @@ def parallelise(headed: HeadedModel, world: World | None = None) -> Engine:
         headed.model.lay_out_frozen()
         return OneProcess(headed, world)
     before_the_clip: list[Callable[[], None]] = []
+    averaged: dict[nn.Parameter, None] = {}  # each once, and be it in two stages of this process
 
     def cut_matrices(stretches: Sequence[range] | None = None) -> None:
         divided = divide(headed, world, stretches) if plan.tp > 1 else None
@@ -58,13 +59,13 @@ def parallelise(headed: HeadedModel, world: World | None = None) -> Engine:
         if not plan.is_sharded and plan.pp == 1:
             return replicate(module, world)
         # A pipeline's stages go through their backwards in pieces, some of them past the hooks that DDP waits for.
-        whole = shard(module, blocks, world) if plan.is_sharded else list(module.parameters())
-        before_the_clip.append(lambda: average(whole, world))
+        averaged.update(dict.fromkeys(shard(module, blocks, world) if plan.is_sharded else module.parameters()))
         return module
 
     def settle() -> None:
         for part in before_the_clip:
             part()
+        average(averaged, world)
 
     if plan.pp > 1:
         return pipeline(headed, world, cut_matrices=cut_matrices, copied=copied, settle_parts=settle)

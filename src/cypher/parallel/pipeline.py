@@ -36,19 +36,18 @@ from cypher.parallel.clip import clip, settle
 from cypher.parallel.engine import Engine, Objective, Portion, Predict
 from cypher.parallel.penalise import penalise
 from cypher.parallel.relay import Relayed, relaying
-from cypher.parallel.replicate import divided_optimiser
 from cypher.parallel.rows import join_rows, own_rows
 from cypher.parallel.shard import divided_again
 from cypher.parallel.stages import (
     Boundary,
     Capacity,
+    apart_refusals,
     cut,
     first_names,
     keep,
     needs_whole_backward,
     parts_of,
     relays,
-    require_apart,
     stages_of,
     tokens_in_front,
 )
@@ -65,6 +64,10 @@ _SCHEDULES: dict[Schedule, Any] = {
     "zbv_zero_bubble": ScheduleZBVZeroBubble,
     "dualpipe_v": ScheduleDualPipeV,
 }
+
+
+# Each has buffers of its size; lengths that come again find theirs, and those of long ago go.
+_MOST_SCHEDULES = 8
 
 
 class Step:
@@ -268,6 +271,8 @@ class PipelineEngine(Engine):
                     )
                 )
             stages = made[0] if plan.stages_per_rank == 1 else made
+            if len(self._schedules) == _MOST_SCHEDULES:
+                del self._schedules[next(iter(self._schedules))]
             self._schedules[capacity] = _SCHEDULES[plan.schedule](
                 stages, plan.pipeline_microbatches, loss_fn=_identity, scale_grads=False
             )
@@ -275,6 +280,8 @@ class PipelineEngine(Engine):
 
     def _sum_shared(self) -> None:
         """The gradient of what several stages hold is the sum of theirs: to the first of them, and back."""
+        if not self.shared:
+            return
         own, group = self.world.place("pp"), self.world.group("pp")
         held = [self.trained.get(name) for name in self.shared]
         # What no stage has used in this step has no gradient, and the optimiser leaves it alone.
@@ -305,12 +312,6 @@ class PipelineEngine(Engine):
         elsewhere = [self.trained[name] for name, places in self.shared.items() if own in places[1:]]
         return clip(self.trained.values(), max_norm, world=self.world, counted_elsewhere=elsewhere)
 
-    def optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """AdamW; its state is divided by ``zero = 1``, and with the parameters by 2 and 3."""
-        if self.world.plan.zero == 1:
-            return divided_optimiser(groups, self.world)
-        return torch.optim.AdamW(groups, fused=True)
-
     def predict(self, predict: Predict, rows: Sequence[Any]) -> list[Any]:
         """As in :class:`Engine`: one stage works at a time, in all processes of a pipeline at once."""
         self._refresh_head()
@@ -333,7 +334,7 @@ class PipelineEngine(Engine):
         head = self.headed.head
         if isinstance(head, LanguageHead):
             return
-        owner = 0 if self.world.plan.is_v_shaped else self.world.plan.pp - 1
+        owner = self.world.plan.last_place
         for parameter in head.parameters():
             value = parameter.detach()
             whole = value.full_tensor() if isinstance(value, DTensor) else value.contiguous()
@@ -369,7 +370,8 @@ def pipeline(
     stretches = cut(len(names), plan.stages)
     places = [next(rank for rank in range(plan.pp) if stage in stages_of(plan, rank)) for stage in range(plan.stages)]
     parts = [parts_of(headed, stretch) for stretch in stretches]
-    require_apart(headed, parts, plan)
+    for refusal in apart_refusals(headed, plan):
+        raise refusal
     whole_backward = [needs_whole_backward(headed, one) for one in parts]
     relayed, in_front = relays(headed, stretches, places), tokens_in_front(headed.model)
     own, parameter_names = stages_of(plan, world.place("pp")), first_names(headed)

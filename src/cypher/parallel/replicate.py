@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cypher.parallel.world import World
 
-# Gradients that are sent in one piece: each message costs, and so does room for all of them at once.
-_TOGETHER = 64
+# Numbers that are sent in one piece, more if one gradient has more: each message costs, and so does room for it.
+_TOGETHER = 8 * 1024 * 1024
 
 
 def replicate(module: nn.Module, world: World) -> nn.Module:
@@ -45,20 +45,21 @@ def average(parameters: Iterable[nn.Parameter], world: World) -> None:
         parameters: Whole in every copy; in the same order in all, and used in a step by all or by none.
         world: The copies lie along its ``replicate`` and ``shard`` axes.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    by_dtype: dict[torch.dtype, list[Tensor]] = {}
-    for gradient in gradients:
-        by_dtype.setdefault(gradient.dtype, []).append(gradient)
-    for alike in by_dtype.values():
-        for start in range(0, len(alike), _TOGETHER):
-            together = alike[start : start + _TOGETHER]
-            flat = torch.cat([gradient.flatten() for gradient in together])
-            for axis in ("replicate", "shard"):
-                dist.all_reduce(flat, group=world.group(axis))
-            flat /= world.plan.dp
-            pieces = torch.split(flat, [gradient.numel() for gradient in together])
-            for gradient, piece in zip(together, pieces, strict=True):
-                gradient.copy_(piece.view_as(gradient))
+    buckets: dict[torch.dtype, list[list[Tensor]]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            alike = buckets.setdefault(parameter.grad.dtype, [[]])
+            if sum(gradient.numel() for gradient in alike[-1]) >= _TOGETHER:
+                alike.append([])
+            alike[-1].append(parameter.grad)
+    for together in (bucket for alike in buckets.values() for bucket in alike):
+        flat = torch.cat([gradient.flatten() for gradient in together])
+        for axis in ("replicate", "shard"):
+            dist.all_reduce(flat, group=world.group(axis))
+        flat /= world.plan.dp
+        pieces = torch.split(flat, [gradient.numel() for gradient in together])
+        for gradient, piece in zip(together, pieces, strict=True):
+            gradient.copy_(piece.view_as(gradient))
 
 
 def divided_optimiser(groups: list[dict[str, Any]], world: World) -> torch.optim.Optimizer:

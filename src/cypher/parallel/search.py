@@ -15,7 +15,7 @@ from cypher.parallel import tensor_plan
 from cypher.parallel.activations import Workload
 from cypher.parallel.cost import Machine, Wire, bubble, operations, step_seconds, wire
 from cypher.parallel.explain import Explainer, Held
-from cypher.parallel.stages import cut, parts_of, require_apart
+from cypher.parallel.stages import apart_refusals
 from cypher.parallel.validate import batch_refusals, pipeline_refusals
 
 FACTORS = (2, 4, 8)
@@ -76,7 +76,7 @@ def search(headed: HeadedModel, world: int, work: Workload, machine: Machine) ->
 def possible_plans(headed: HeadedModel, world: int, work: Workload) -> Iterator[ParallelPlan]:
     """Every plan for a number of processes that can start, but for offload."""
     n_blocks = len(list(headed.model.blocks()))
-    apart: dict[tuple[int, int, bool], bool] = {}
+    apart: dict[tuple[int, int, bool, bool], bool] = {}
     for tp in _divisors(world):
         if tensor_plan.refusals(headed.model, ParallelPlan(tp=tp)):
             continue
@@ -92,21 +92,11 @@ def possible_plans(headed: HeadedModel, world: int, work: Workload) -> Iterator[
                 )
                 if refused:
                     continue
-                if plan.pp > 1 and plan.is_sharded:
-                    layout = (plan.pp, plan.stages_per_rank, plan.is_v_shaped)
-                    if layout not in apart:
-                        apart[layout] = _is_apart(headed, plan, n_blocks)
-                    if not apart[layout]:
-                        continue
-                yield plan
-
-
-def _is_apart(headed: HeadedModel, plan: ParallelPlan, n_blocks: int) -> bool:
-    try:
-        require_apart(headed, [parts_of(headed, stretch) for stretch in cut(n_blocks, plan.stages)], plan)
-    except ConfigError:
-        return False
-    return True
+                layout = (plan.pp, plan.stages_per_rank, plan.is_v_shaped, plan.is_sharded)
+                if layout not in apart:
+                    apart[layout] = not any(apart_refusals(headed, plan))
+                if apart[layout]:
+                    yield plan
 
 
 def _variants(*, dp: int, tp: int, pp: int) -> Iterator[dict[str, object]]:
@@ -133,7 +123,7 @@ def _estimate(plan: ParallelPlan, explainer: Explainer, work: Workload, machine:
     held = explainer.explain(plan).worst
     parts, blocks = explainer.parts(plan), explainer.blocks(plan)
     vocabulary = len(headed.model.token_vectors()) if isinstance(headed.head, LanguageHead) else 0
-    segments, last = len(headed.model.segments), 0 if plan.is_v_shaped else plan.pp - 1
+    segments, last = len(headed.model.segments), plan.last_place
     numbers = max(
         operations(plan, blocks[rank], work, vocabulary=vocabulary if rank == last else 0) for rank in range(plan.pp)
     )

@@ -8,7 +8,7 @@ all parameters have the names of the undivided model.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -137,29 +137,26 @@ def first_names(headed: HeadedModel) -> dict[str, str]:
     }
 
 
-def require_apart(headed: HeadedModel, parts: Sequence[Collection[str]], plan: ParallelPlan) -> None:
-    """Refuse a parameter in both stages of a process whose stages are divided over copies.
+def apart_refusals(headed: HeadedModel, plan: ParallelPlan) -> Iterator[ConfigError]:
+    """Whether a parameter is in both stages of a process whose stages are divided over copies.
 
     Args:
-        headed: With all of its modules.
-        parts: Names of modules, by stage.
-        plan: Says whether copies divide.
-
-    Raises:
-        ConfigError: With the name of the first.
+        headed: With all of its modules; it has blocks for the plan's stages.
+        plan: Says whether copies divide, and how stages are laid.
     """
-    if not plan.is_sharded:
+    if plan.stages_per_rank == 1 or not plan.is_sharded:
         return
     names = {id(parameter): name for name, parameter in headed.named_parameters()}
+    parts = [parts_of(headed, stretch) for stretch in cut(len(list(headed.model.blocks())), plan.stages)]
     for rank in range(plan.pp):
-        held = [
+        one, other = (
             {id(parameter) for part in parts[stage] for parameter in headed.get_submodule(part).parameters()}
             for stage in stages_of(plan, rank)
-        ]
-        if both := set.intersection(*held) if len(held) > 1 else set():
-            raise ConfigError(
-                f"{plan}: {min(names[one] for one in both)} is in two stages of process {rank} of a pipeline, each of "
-                "which divides its parameters by itself",
+        )
+        if both := one & other:
+            yield ConfigError(
+                f"{plan}: {min(names[parameter] for parameter in both)} is in two stages of process {rank} of a "
+                "pipeline, each of which divides its parameters by itself",
                 change="take schedule gpipe or 1f1b, of one stage a process, or zero below 2 and no tp beside dp",
             )
 

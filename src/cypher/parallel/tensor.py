@@ -31,13 +31,10 @@ from cypher.models.headed import HeadedModel
 from cypher.models.model import Model
 from cypher.parallel.exchange import Peers, share_of
 from cypher.parallel.own_draws import draw_apart, draws_at_random
-from cypher.parallel.tensor_layers import OwnPart, divide_linear, divide_logits, divide_output, divide_table
+from cypher.parallel.tensor_layers import OwnPart, Place, divide_linear, divide_logits, divide_output, divide_table
 from cypher.parallel.tensor_plan import Cut, check_tensor, cuts_of, dims_of, looks_at_places, regions_of
 from cypher.parallel.tensor_stream import SameEverywhere, ShareOfTokens, Stream
 from cypher.parallel.world import World
-
-Place = tuple[nn.Module, str]
-"""A module and the name of one of its parameters; the parameter itself is replaced when copies divide it further."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,19 +38,6 @@ class Cut:
     dim: int | None = None
     is_partial: bool = False
 
-    def numel(self, parameter: Tensor, *, parts: int, place: int = 0) -> int:
-        """Numbers that one process holds of it.
-
-        Args:
-            parameter: Whole.
-            parts: Processes that it is cut for.
-            place: Of the process, from 0; the first holds most.
-        """
-        if self.dim is None:
-            return parameter.numel()
-        size = parameter.shape[self.dim]
-        return parameter.numel() // size * share_of(size, parts, place)[1] if size else 0
-
 
 def cuts_of(headed: HeadedModel, *, sequence_parallel: bool = False) -> dict[str, Cut]:
     """What each process holds of each parameter, by its name; :func:`check_tensor` comes first.

@@ -51,7 +51,9 @@ def refusals(
     whole_model: bool = False,
     whole_batch: bool = False,
 ) -> list[ConfigError]:
-    """Every reason why a plan cannot work.
+    """Every reason why a plan cannot work with a model, a batch and a task.
+
+    What depends on the head as well :func:`cypher.parallel.stages.apart_refusals` says.
 
     Args:
         plan: Possible by itself.

@@ -6,16 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cypher.data.batch_workers import one_at_a_time
 from cypher.models.headed import HeadedModel
-from cypher.parallel.clip import clip, settle
+from cypher.parallel.clip import settle
 from cypher.parallel.engine import Engine, Objective, Portion, Predict
 from cypher.parallel.penalise import penalise
-from cypher.parallel.replicate import divided_optimiser
 from cypher.parallel.rows import join_rows, own_rows
 from cypher.parallel.shard import divided_again
 from cypher.parallel.world import World
@@ -66,16 +64,6 @@ class WholeEngine(Engine):
         if isinstance(self.working, DistributedDataParallel) and not is_last:
             return self.working.no_sync()
         return nullcontext()
-
-    def clip(self, max_norm: float) -> float:
-        """As in :class:`Engine`."""
-        return clip(self.trained.values(), max_norm, world=self.world)
-
-    def optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """AdamW; its state is divided by ``zero = 1``, and with the parameters by 2 and 3."""
-        if self.world.plan.zero == 1:
-            return divided_optimiser(groups, self.world)
-        return torch.optim.AdamW(groups, fused=True)
 
     def predict(self, predict: Predict, rows: Sequence[Any]) -> list[Any]:
         """As in :class:`Engine`: copies that hold everything divide the rows, others look at all of them together."""

@@ -107,7 +107,7 @@ def train(
     progress.started(total_steps=total, first_step=position.step)
     started = time.perf_counter() - position.seconds
     saved = time.perf_counter()
-    orders: dict[int, list[list[int]]] = {}  # of the present epoch
+    ordered, order = -1, list[list[int]]()  # the epoch whose batches these are
     is_whole = True  # whether model and optimiser are those of ``position``
     with Interruption() as interruption, checkpoints:
         try:
@@ -130,10 +130,9 @@ def train(
                     checkpoints.finish()
                     break
                 epoch, place = divmod(position.step, per_epoch)
-                if epoch not in orders:
-                    seed, size = config.seed, config.batch_size
-                    orders = {epoch: batches_for_training(lengths, batch_size=size, seed=seed, epoch=epoch)}
-                order = orders[epoch]
+                if epoch != ordered:
+                    ordered = epoch
+                    order = batches_for_training(lengths, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
                 chosen = [examples[row] for row in order[place]]
                 portions = [
                     Portion(batch=replace(task.collate(part), step=position.step), is_ghost=ghost)
